@@ -1,0 +1,45 @@
+"""Every error this package raises on purpose.
+
+    AudioR1Error
+    ├── AudioError        a sound that cannot be read or used
+    ├── PromptError       messages that cannot become a prompt, or do not fit the context
+    ├── CheckpointError   a folder, shard or tensor that is missing, broken or unexpected
+    │   └── ConfigError   a config.json value that is missing or impossible
+    ├── HubError          the hub refused, is unreachable or has no such thing
+    ├── DiskError         no room, or no right, to write
+    └── TrainingError     a training run that cannot start or go on
+
+A message is one line: what went wrong, where, and the next step.
+"""
+
+
+class AudioR1Error(Exception):
+    """Base class: `str(error)` is one line made for the person at the terminal."""
+
+
+class AudioError(AudioR1Error):
+    """A sound that cannot be read or used."""
+
+
+class PromptError(AudioR1Error):
+    """Messages that cannot become a prompt, or a prompt that does not fit the context."""
+
+
+class CheckpointError(AudioR1Error):
+    """A checkpoint folder, shard or tensor that is missing, broken or unexpected."""
+
+
+class ConfigError(CheckpointError):
+    """A configuration value that is missing or impossible."""
+
+
+class HubError(AudioR1Error):
+    """The hub refused, is unreachable, or has no such repository."""
+
+
+class DiskError(AudioR1Error):
+    """No room, or no right, to write."""
+
+
+class TrainingError(AudioR1Error):
+    """A training run that cannot start or cannot go on."""

@@ -1,0 +1,72 @@
+"""Step-Audio-R1: audio encoder, audio adaptor and mlx-lm's Qwen2 decoder, used as it is.
+
+The surprise: audio reaches the decoder only through `embed`, which replaces the embeddings of the
+`<audio_patch>` ids of a *prompt*. A patch id that the model writes itself is an ordinary token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, Sequence
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.models import qwen2
+
+from mlx_audio_r1.config import ModelConfig
+from mlx_audio_r1.errors import PromptError
+from mlx_audio_r1.models.audio_adaptor import AudioAdaptor
+from mlx_audio_r1.models.audio_encoder import AudioEncoder
+
+
+class Model(nn.Module):
+    """log-mel and token ids in, logits out."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.audio_encoder = AudioEncoder(config.audio)
+        self.audio_adaptor = AudioAdaptor(config.audio)
+        self.language_model = qwen2.Model(qwen2.ModelArgs.from_dict(asdict(config.text)))
+
+    def encode_audio(self, log_mel: mx.array) -> mx.array:
+        """One chunk, (T, n_mels) -> (N, hidden_size).
+
+        A chunk is always encoded alone: in the official server's padded batches the features of a
+        short chunk depend on its neighbours, here they never do.
+        """
+        frames = log_mel.shape[0]
+        x = log_mel.astype(self.audio_encoder.conv1.weight.dtype)[None]
+        if self.config.length_convention == "hf":
+            # The length there is T - 2, which hides the last frame after conv2 from attention.
+            conv_frames = (frames + 1) // 2
+            mask = mx.arange(conv_frames) < conv_frames - 1
+            rows = self.audio_adaptor(self.audio_encoder(x, mask))[0]
+            return rows[: ((frames - 1) // 2 // 2 - 1) // 2 + 1]
+        return self.audio_adaptor(self.audio_encoder(x))[0]
+
+    def embed(self, ids: mx.array, features: Sequence[mx.array], patch_id: int) -> mx.array:
+        """(L,) ids and the features of the prompt's chunks in order -> (L, hidden_size).
+
+        Raises PromptError when the patches in `ids` and the rows of `features` differ in number.
+        """
+        x = self.language_model.model.embed_tokens(ids)
+        at = [i for i, token in enumerate(ids.tolist()) if token == patch_id]
+        rows = sum(f.shape[0] for f in features)
+        if len(at) != rows:
+            raise PromptError(f"the prompt has {len(at)} audio patches, the audio {rows} rows")
+        if not at:
+            return x
+        x[mx.array(at)] = mx.concatenate(list(features)).astype(x.dtype)
+        return x
+
+    def __call__(
+        self, inputs: mx.array, cache: Any = None, input_embeddings: mx.array | None = None
+    ) -> mx.array:
+        """(B, L) ids, or (B, L, hidden_size) embeddings beside them -> (B, L, vocab_size) logits."""
+        return self.language_model(inputs, cache=cache, input_embeddings=input_embeddings)
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """The decoder's blocks: where mlx-lm looks for a cache and for LoRA."""
+        return self.language_model.layers
