@@ -1,0 +1,44 @@
+"""`audio-r1 info`: a checkpoint, what it needs, and what this machine offers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+
+@click.command("info")
+@click.argument("model", required=False)
+@click.option("--context", type=click.IntRange(1), default=16_384, show_default=True,
+              help="Tokens of context to plan memory for.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def info(model: str | None, context: int, as_json: bool) -> None:
+    """Describe MODEL (a folder, a hub repository or nano; default: the one `ask` would use).
+
+    \b
+    Examples:
+      audio-r1 info
+      audio-r1 info ./Step-Audio-R1.1-4bit --context 65536
+      audio-r1 info stepfun-ai/Step-Audio-R1.1 --json
+    """
+    from mlx_audio_r1.cli.model_choice import choose_model
+
+    from mlx_audio_r1.memory import describe
+
+    facts = describe(choose_model(model), context)
+    if as_json:
+        click.echo(json.dumps(facts, ensure_ascii=False, indent=2))
+        return
+    for title, rows in facts.items():
+        click.secho(title, bold=True)
+        for name, value in rows.items():
+            click.echo(f"  {name:<24}{_readable(name, value)}")
+
+
+def _readable(name: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if name.endswith("_bytes"):
+        return f"{value / 1e9:,.2f} GB" if value >= 1e8 else f"{value / 1e6:,.2f} MB"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -1,0 +1,271 @@
+"""One prompt -> a stream of tokens: prefill, decode, thinking budget, loops, timing.
+
+mlx-lm's `generate_step` does the work. What it lacks is added as one logits processor: at the budget,
+or in a loop, `ReasoningGate` forces the closing tag token by token, so an answer always follows. The
+surprise: mlx-lm samples one token ahead, so a loop is closed one token after it is seen.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx_lm.generate import generate_step
+from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.sample_utils import make_logits_processors, make_sampler
+from mlx_lm.utils import maybe_set_recommended_wired_limit
+
+from mlx_audio_r1.errors import PromptError
+from mlx_audio_r1.models.step_audio_r1 import Model
+from mlx_audio_r1.reasoning import THINK_CLOSE, Kind, ReasoningSplitter
+from mlx_audio_r1.tokenizer import Tokenizer
+
+FORCED_CLOSE = f"\n{THINK_CLOSE}\n"
+ANSWER_RESERVE = 256  # tokens kept for the answer when a thinking budget is given
+LOOP_PERIOD = 128  # longest n-gram watched, in tokens
+LOOP_TOKENS = 64  # a loop is at least this many tokens ...
+LOOP_REPEATS = 6  # ... and this many repeats
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to decode. Defaults are those of the authors' examples; names are mlx-lm's."""
+
+    max_tokens: int = 32_000
+    temperature: float = 0.7
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+    thinking: bool = True
+    thinking_budget: int | None = None  # tokens of reasoning before it is closed
+    max_kv_size: int | None = None
+    kv_bits: int | None = None
+    kv_group_size: int = 64
+    quantized_kv_start: int = 5_000
+    prefill_step_size: int = 2_048
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise PromptError(f"{name} is {value}: it must lie between {low} and {high}")
+        if self.max_kv_size is not None and self.kv_bits is not None:
+            raise PromptError("max_kv_size and kv_bits exclude each other: give one")
+        if self.kv_bits not in (None, 2, 3, 4, 5, 6, 8):
+            raise PromptError(f"kv_bits is {self.kv_bits}: choose 2, 3, 4, 5, 6 or 8")
+
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "max_tokens": (1, 10_000_000),
+    "temperature": (0.0, 10.0),
+    "top_p": (0.0, 1.0),
+    "top_k": (0, 10_000_000),
+    "min_p": (0.0, 1.0),
+    "repetition_penalty": (0.01, 10.0),
+    "thinking_budget": (0, 10_000_000),
+    "max_kv_size": (16, 10_000_000),
+    "prefill_step_size": (1, 10_000_000),
+    "seed": (0, 2**64 - 1),
+}
+
+# The settings of the authors' examples, by the kind of question.
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {"max_tokens": 32_000, "temperature": 0.7},
+    "mmar": {"max_tokens": 32_000, "temperature": 0.7, "repetition_penalty": 1.07},
+    "caption": {"max_tokens": 1_024, "temperature": 0.5, "top_p": 0.9},
+    "song": {"max_tokens": 2_048, "temperature": 0.7, "top_p": 0.9},
+    "speaker": {"max_tokens": 2_048, "temperature": 0.7, "top_p": 0.9},
+}
+
+
+def settings_from(values: Mapping[str, Any]) -> Settings:
+    """Settings from a generation_config.json: its known keys; `do_sample: false` means greedy."""
+    known = {f.name for f in fields(Settings)}
+    chosen = {k: v for k, v in values.items() if k in known and v is not None}
+    if "max_new_tokens" in values:
+        chosen["max_tokens"] = values["max_new_tokens"]
+    if values.get("do_sample") is False:
+        chosen["temperature"] = 0.0
+    return Settings(**chosen)
+
+
+@dataclass
+class Timings:
+    """Seconds of each part of a reply."""
+
+    encode: float = 0.0  # decoding the files and the audio encoder
+    prefill: float = 0.0  # until the first token
+    decode: float = 0.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One event of a generation: some text of one kind, and at the end why it ended."""
+
+    kind: Kind
+    text: str
+    finish_reason: str | None = None
+
+
+class LoopWatch:
+    """Sees when the same n-gram comes over and over.
+
+    For every period p up to LOOP_PERIOD it counts how long the last tokens equal those p before.
+    """
+
+    def __init__(self) -> None:
+        self._recent = np.full(LOOP_PERIOD, -1)
+        self._run = np.zeros(LOOP_PERIOD, dtype=np.int64)  # [p - 1]: matches at distance p
+        periods = np.arange(1, LOOP_PERIOD + 1)
+        self._limit = np.maximum(LOOP_TOKENS, LOOP_REPEATS * periods) - periods
+
+    def push(self, token: int) -> bool:
+        """True when this token completes a loop."""
+        self._run = np.where(self._recent == token, self._run + 1, 0)
+        self._recent = np.concatenate([[token], self._recent[:-1]])
+        return bool((self._run >= self._limit).any())
+
+
+class ReasoningGate:
+    """A logits processor that can close the reasoning by forcing the closing tag.
+
+    It works on (B = 1, V) logits. `tokens` seen by a processor hold the prompt, so the number of
+    generated tokens is known without waiting for the GPU; only at the budget itself is the text read.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prompt_length: int, budget: int | None, open_: bool):
+        self._tokenizer = tokenizer
+        self._close_ids = tokenizer.encode(FORCED_CLOSE)
+        self._prompt_length = prompt_length
+        self._budget = budget if open_ else None
+        self._closed = not open_
+        self._forcing: list[int] = []
+        self.reason: str | None = None  # why the reasoning was closed, if it was
+
+    def note_closed(self) -> None:
+        """The model closed the reasoning itself."""
+        self._closed = True
+
+    def close(self, reason: str) -> None:
+        """Force the closing tag from the next token on."""
+        if not self._closed:
+            self._closed, self._forcing, self.reason = True, list(self._close_ids), reason
+
+    def __call__(self, tokens: mx.array, logits: mx.array) -> mx.array:
+        generated = tokens.size - self._prompt_length
+        if not self._closed and self._budget is not None and generated >= self._budget:
+            self._at_budget(tokens[self._prompt_length :].tolist())
+        if not self._forcing:
+            return logits
+        forced = mx.arange(logits.shape[-1]) == self._forcing.pop(0)
+        return mx.where(forced, logits, mx.array(-float("inf"), logits.dtype))
+
+    def _at_budget(self, written: list[int]) -> None:
+        if THINK_CLOSE in self._tokenizer.decode(written):
+            self._closed = True
+        else:
+            self.close("budget")
+
+
+class Generation:
+    """A reply in the making. Iterate over it for `Step`s, then read the counts."""
+
+    def __init__(
+        self,
+        model: Model,
+        tokenizer: Tokenizer,
+        ids: Sequence[int],
+        embeddings: mx.array,
+        settings: Settings,
+        thinking_open: bool,
+        progress: Callable[[int, int], None] | None = None,
+    ):
+        self.timings = Timings()
+        self.token_ids: list[int] = []
+        self.reasoning_tokens = 0
+        self.finish_reason: str | None = None
+        self._tokenizer = tokenizer
+        self._settings = settings
+        self._splitter = ReasoningSplitter(thinking_open)
+        budget = _budget_within(settings)
+        self._gate = ReasoningGate(tokenizer, len(ids), budget, thinking_open)
+        self._ids, self._embeddings = ids, embeddings
+        self._model, self._progress = model, progress
+
+    def __iter__(self) -> Iterator[Step]:
+        text, watch = self._tokenizer.stream(), LoopWatch()
+        for token in self._tokens():
+            self.token_ids.append(token)
+            if token in self._tokenizer.stop_ids:
+                self.finish_reason = "stop"
+                break
+            in_thinking = not self._splitter.closed
+            self.reasoning_tokens += in_thinking
+            yield from self._steps(text.push(token))
+            if in_thinking and self._splitter.closed:
+                self._gate.note_closed()
+                watch = LoopWatch()
+            if watch.push(token):
+                if self._splitter.closed:
+                    self.finish_reason = "loop"
+                    break
+                self._gate.close("loop")
+        yield from self._steps(text.finish())
+        yield from (Step(p.kind, p.text) for p in self._splitter.finish())
+        self.finish_reason = self._honest_reason()
+        yield Step(self._splitter.kind, "", self.finish_reason)
+
+    def _steps(self, text: str) -> Iterator[Step]:
+        yield from (Step(p.kind, p.text) for p in self._splitter.push(text))
+
+    def _honest_reason(self) -> str:
+        """`length` and `loop` in the answer come first, then why the reasoning was cut short."""
+        if self.finish_reason == "stop":
+            return self._gate.reason or "stop"
+        return self.finish_reason or "length"
+
+    def _tokens(self) -> Iterator[int]:
+        """Ids as they are sampled, with the times taken."""
+        s = self._settings
+        if s.seed is not None:
+            mx.random.seed(s.seed)
+        maybe_set_recommended_wired_limit()
+        started = time.perf_counter()
+        steps = generate_step(
+            mx.array(self._ids),
+            self._model.language_model,
+            max_tokens=s.max_tokens,
+            sampler=make_sampler(s.temperature, s.top_p, s.min_p, top_k=s.top_k),
+            logits_processors=self._processors(),
+            prompt_cache=make_prompt_cache(self._model.language_model, s.max_kv_size),
+            prefill_step_size=s.prefill_step_size,
+            kv_bits=s.kv_bits,
+            kv_group_size=s.kv_group_size,
+            quantized_kv_start=s.quantized_kv_start,
+            prompt_progress_callback=self._progress,
+            input_embeddings=self._embeddings,
+        )
+        for token, _ in steps:
+            now = time.perf_counter()
+            self.timings.prefill = self.timings.prefill or now - started
+            self.timings.decode = now - started - self.timings.prefill
+            yield int(token)
+
+    def _processors(self) -> list[Callable[[mx.array, mx.array], mx.array]]:
+        penalty = self._settings.repetition_penalty
+        own = make_logits_processors(repetition_penalty=penalty) if penalty != 1.0 else []
+        return [*own, self._gate]
+
+
+def _budget_within(settings: Settings) -> int | None:
+    """The thinking budget, lowered so that some of `max_tokens` is left for the answer."""
+    if settings.thinking_budget is None:
+        return None
+    reserve = min(ANSWER_RESERVE, settings.max_tokens // 2)
+    return min(settings.thinking_budget, settings.max_tokens - reserve)

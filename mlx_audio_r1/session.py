@@ -1,0 +1,330 @@
+"""The object people use: load a checkpoint once, ask it about sounds.
+
+    r1 = load("mlx-community/Step-Audio-R1.1-4bit")
+    reply = r1.ask("clip.wav", "What instrument is this?")
+    reply.thinking, reply.answer
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from mlx_audio_r1 import audio as audio_in
+from mlx_audio_r1.config import CHUNK_SECONDS, MAX_CHUNK_SECONDS, SAMPLE_RATE, ModelConfig, patch_count
+from mlx_audio_r1.errors import PromptError
+from mlx_audio_r1.generate import Generation, Settings, Step, Timings, settings_from
+from mlx_audio_r1.hub import NANO_NAME, locate
+from mlx_audio_r1.mel import log_mel
+from mlx_audio_r1.models.step_audio_r1 import Model
+from mlx_audio_r1.prompt import (
+    AudioPart,
+    Message,
+    audio_parts,
+    multiple_choice,
+    parse_messages,
+    render,
+    starts_in_thinking,
+    to_ids,
+    user_message,
+)
+from mlx_audio_r1.tokenizer import Tokenizer
+from mlx_audio_r1.weights import load_model
+
+SECONDS_PER_PATCH = 0.08
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens of one exchange."""
+
+    prompt_tokens: int
+    audio_tokens: int
+    reasoning_tokens: int
+    answer_tokens: int
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the model thought and what it answered.
+
+    finish_reason: `stop` the model ended by itself; `budget` or `loop` its reasoning was closed for it;
+    `length` it ran into max_tokens.
+    """
+
+    thinking: str
+    answer: str
+    finish_reason: str
+    usage: Usage
+    timings: Timings
+    audio_seconds: float
+    token_ids: list[int] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """The sounds of a prompt, ready for the decoder."""
+
+    features: list[mx.array]  # one (N, hidden_size) a chunk
+    patches: list[list[int]]  # for each sound, the patches of its chunks
+    seconds: float
+
+
+class AudioR1:
+    """A loaded checkpoint."""
+
+    def __init__(
+        self,
+        model: Model,
+        tokenizer: Tokenizer,
+        name: str,
+        defaults: Settings,
+        chunk_seconds: float = CHUNK_SECONDS,
+    ):
+        if not 0.1 <= chunk_seconds <= MAX_CHUNK_SECONDS:
+            raise PromptError(f"chunks of {chunk_seconds} s: choose between 0.1 and {MAX_CHUNK_SECONDS} s")
+        self.model = model
+        self.tokenizer = tokenizer
+        self.name = name
+        self.defaults = defaults
+        self.chunk_seconds = chunk_seconds
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.model.config
+
+    # ---- stable small steps
+
+    def log_mel(self, waveform: np.ndarray | mx.array) -> mx.array:
+        """(samples,) at 16 kHz -> (T, n_mels) float32."""
+        return log_mel(waveform, self.config.audio.n_mels)
+
+    def encode_audio(self, waveform: np.ndarray | mx.array) -> mx.array:
+        """(samples,) at 16 kHz, any length -> (N, hidden_size); chunked as a file would be."""
+        chunks = audio_in.read_chunks(
+            np.array(waveform), sample_rate=SAMPLE_RATE, chunk_seconds=self.chunk_seconds
+        )
+        return mx.concatenate([self._encode_chunk(chunk.waveform) for chunk in chunks])
+
+    def prompt_ids(self, messages: Sequence[Mapping[str, Any] | Message], **rendering: Any) -> list[int]:
+        """Messages -> ids, as the official server renders them (options of `prompt.render`)."""
+        parsed = parse_messages(messages)
+        heard = self.listen(audio_parts(parsed), encode=False)
+        return to_ids(render(parsed, **rendering), heard.patches, self.tokenizer)
+
+    def logits(self, messages: Sequence[Mapping[str, Any] | Message], **rendering: Any) -> mx.array:
+        """Messages -> (L, vocab_size) logits of the prompt."""
+        parsed = parse_messages(messages)
+        heard = self.listen(audio_parts(parsed))
+        ids = to_ids(render(parsed, **rendering), heard.patches, self.tokenizer)
+        embeddings = self._embed(ids, heard)
+        return self.model(mx.array(ids)[None], input_embeddings=embeddings[None])[0]
+
+    def listen(self, parts: Sequence[AudioPart], *, encode: bool = True) -> Heard:
+        """Decode and encode sounds, chunk by chunk; nothing is kept but the features.
+
+        Raises PromptError with the number of seconds that fit when they do not fit the context.
+        """
+        features: list[mx.array] = []
+        patches: list[list[int]] = []
+        seconds, room = 0.0, self.config.context_length
+        for part in parts:
+            patches.append([])
+            for chunk in audio_in.read_chunks(
+                part.source, sample_rate=part.sample_rate, chunk_seconds=self.chunk_seconds
+            ):
+                patches[-1].append(patch_count(len(chunk.waveform), self.config.length_convention))
+                seconds += len(chunk.waveform) / SAMPLE_RATE
+                room -= patches[-1][-1] + 2
+                if room <= 0:
+                    raise PromptError(self._too_long())
+                if encode:
+                    features.append(self._encode_chunk(chunk.waveform))
+        return Heard(features, patches, seconds)
+
+    # ---- asking
+
+    def ask(
+        self,
+        audio: Any = (),
+        prompt: str = "",
+        *,
+        system_prompt: str | None = None,
+        choices: Sequence[str] | None = None,
+        **options: Any,
+    ) -> Reply:
+        """Ask one question about one or more sounds.
+
+        `audio` is whatever `audio.read_chunks` opens, an `AudioPart`, or a list of them; without a
+        prompt the sound alone is the question. `options` are fields of `Settings`, and those of `reply`.
+        """
+        messages = self.question(audio, prompt, system_prompt=system_prompt, choices=choices)
+        return self.reply(messages, **options)
+
+    def question(
+        self,
+        audio: Any = (),
+        prompt: str = "",
+        *,
+        system_prompt: str | None = None,
+        choices: Sequence[str] | None = None,
+    ) -> list[Message]:
+        """The messages of one question: system, then the sounds in order and the text."""
+        text = multiple_choice(prompt, choices) if choices else prompt
+        parts = _as_parts(audio)
+        if not parts and not text:
+            raise PromptError("nothing to answer: give a sound, a prompt or both")
+        system = [Message("system", (system_prompt,))] if system_prompt else []
+        return [*system, user_message(parts, text)]
+
+    def reply(self, messages: Sequence[Mapping[str, Any] | Message], **options: Any) -> Reply:
+        """Answer messages; the whole of `stream` in one object."""
+        stream = self.stream(messages, **options)
+        for _ in stream:
+            pass
+        return stream.reply()
+
+    def stream(
+        self,
+        messages: Sequence[Mapping[str, Any] | Message],
+        *,
+        prefill_response: str = "",
+        close_history: bool = False,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        **options: Any,
+    ) -> ReplyStream:
+        """Iterate over the result for `Step`s (kind `thinking` or `answer`, text), then `.reply()`."""
+        settings = replace(self.defaults, **options) if options else self.defaults
+        started = time.perf_counter()
+        parsed = parse_messages(messages)
+        segments = render(
+            parsed,
+            thinking=settings.thinking,
+            prefill=prefill_response,
+            close_history=close_history,
+            tools=tools,
+        )
+        heard = self.listen(audio_parts(parsed))
+        ids = to_ids(segments, heard.patches, self.tokenizer)
+        settings = self._fit(len(ids), settings)
+        generation = Generation(
+            self.model, self.tokenizer, ids, self._embed(ids, heard), settings,
+            starts_in_thinking(segments), progress,
+        )
+        generation.timings.encode = time.perf_counter() - started
+        return ReplyStream(generation, len(ids), heard)
+
+    # ---- inside
+
+    def _encode_chunk(self, waveform: np.ndarray) -> mx.array:
+        features = self.model.encode_audio(self.log_mel(waveform))
+        mx.eval(features)
+        return features
+
+    def _embed(self, ids: Sequence[int], heard: Heard) -> mx.array:
+        return self.model.embed(mx.array(ids), heard.features, self.tokenizer.audio_patch_id)
+
+    def _fit(self, prompt_tokens: int, settings: Settings) -> Settings:
+        head_dim = self.config.text.head_dim
+        if settings.kv_bits and head_dim % settings.kv_group_size:
+            raise PromptError(
+                f"kv_group_size {settings.kv_group_size} does not divide the head size {head_dim}: "
+                f"give {head_dim}"
+            )
+        room = self.config.context_length - prompt_tokens
+        if room < 1:
+            raise PromptError(
+                f"the prompt has {prompt_tokens} tokens, the context {self.config.context_length}; "
+                f"{self._too_long()}"
+            )
+        return replace(settings, max_tokens=min(settings.max_tokens, room))
+
+    def _too_long(self) -> str:
+        per_chunk = patch_count(int(self.chunk_seconds * SAMPLE_RATE)) + 2
+        fits = int(self.config.context_length / per_chunk * self.chunk_seconds)
+        return f"the sound is longer than the context: at most {fits} seconds fit, cut or split it"
+
+
+class ReplyStream:
+    """Steps while the model writes, and the whole reply after them."""
+
+    def __init__(self, generation: Generation, prompt_tokens: int, heard: Heard):
+        self._generation = generation
+        self._prompt_tokens = prompt_tokens
+        self._heard = heard
+        self._text = {"thinking": "", "answer": ""}
+
+    def __iter__(self) -> Iterator[Step]:
+        for step in self._generation:
+            self._text[step.kind] += step.text
+            yield step
+
+    def reply(self) -> Reply:
+        """The reply; runs to the end what has not been iterated over."""
+        g = self._generation
+        if g.finish_reason is None:
+            for _ in self:
+                pass
+        return Reply(
+            thinking=self._text["thinking"],
+            answer=self._text["answer"],
+            finish_reason=g.finish_reason or "length",
+            usage=Usage(
+                prompt_tokens=self._prompt_tokens,
+                audio_tokens=sum(sum(chunks) for chunks in self._heard.patches),
+                reasoning_tokens=g.reasoning_tokens,
+                answer_tokens=len(g.token_ids) - g.reasoning_tokens,
+            ),
+            timings=g.timings,
+            audio_seconds=self._heard.seconds,
+            token_ids=g.token_ids,
+        )
+
+
+def load(
+    path_or_repo: str | Path | None = None,
+    *,
+    lazy: bool = False,
+    chunk_seconds: float = CHUNK_SECONDS,
+) -> AudioR1:
+    """Load a checkpoint folder or a hub repository; without a name, the embedded nano model.
+
+    `lazy` leaves the weights on disk until they are used. A sound is cut into pieces of at most
+    `chunk_seconds`, the longest being 29.98.
+    """
+    folder = locate(path_or_repo)
+    model = load_model(folder, lazy=lazy)
+    tokenizer = Tokenizer.from_folder(folder, model.config.eos_token_ids)
+    defaults = settings_from(_generation_config(folder))
+    return AudioR1(model, tokenizer, str(path_or_repo or NANO_NAME), defaults, chunk_seconds)
+
+
+def _generation_config(folder: Path) -> dict[str, Any]:
+    """generation_config.json, or nothing: the file is optional."""
+    path = folder / "generation_config.json"
+    if not path.is_file():
+        return {}
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PromptError(f"{path}: not readable as JSON ({error})") from None
+    return values if isinstance(values, dict) else {}
+
+
+def _as_parts(audio: Any) -> list[AudioPart]:
+    """One sound or several -> parts. A tuple of (array, rate) is one sound."""
+    if isinstance(audio, AudioPart):
+        return [audio]
+    if isinstance(audio, tuple) and len(audio) == 2 and isinstance(audio[1], int):
+        return [AudioPart(*audio)]
+    if isinstance(audio, (list, tuple)):
+        return [part for item in audio for part in _as_parts(item)]
+    return [AudioPart(audio)]

@@ -1,0 +1,62 @@
+"""Fixtures that many tests share: the golden arrays and the tiny checkpoint loaded once."""
+
+import json
+import os
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "0")
+os.environ.pop("AUDIO_R1_MODEL", None)
+
+import mlx.core as mx
+import pytest
+
+import mlx_audio_r1
+
+GOLDEN = Path(__file__).parent / "golden"
+assert mlx_audio_r1.__version__
+
+
+@pytest.fixture(scope="session")
+def golden_dir() -> Path:
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def golden() -> dict[str, mx.array]:
+    return mx.load(str(GOLDEN / "fp32.safetensors"))
+
+
+@pytest.fixture(scope="session")
+def frontend() -> dict[str, mx.array]:
+    return mx.load(str(GOLDEN / "frontend.safetensors"))
+
+
+@pytest.fixture(scope="session")
+def meta() -> dict:
+    return json.loads((GOLDEN / "meta.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session")
+def clips() -> dict[str, mx.array]:
+    """Golden clips as float32 at 16 kHz."""
+    pcm = mx.load(str(GOLDEN / "audio.safetensors"))
+    return {name: x.astype(mx.float32) / 32768 for name, x in pcm.items()}
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    from mlx_audio_r1 import load
+
+    return load(GOLDEN / "tiny-fp32", chunk_seconds=29.98)
+
+
+@pytest.fixture(scope="session")
+def tiny_hf():
+    """The same checkpoint under the `- 2` length convention of the modelling file."""
+    from dataclasses import replace
+
+    from mlx_audio_r1 import load
+
+    r1 = load(GOLDEN / "tiny-fp32", chunk_seconds=29.98)
+    r1.model.config = replace(r1.model.config, length_convention="hf")
+    return r1
