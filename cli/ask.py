@@ -44,6 +44,9 @@ def _answer(audio: list[str], prompt: str, options: dict[str, Any]) -> None:
     from mlx_audio_r1.cli.model_choice import choose_model, notice_nano
     from mlx_audio_r1.cli.show import ReplyPrinter, prefill_progress, reply_record, show_timings
 
+    from mlx_audio_r1.cli.startup import import_engine
+
+    import_engine()
     from mlx_audio_r1.session import load
 
     own = {name: options.pop(name) for name in

@@ -1,0 +1,46 @@
+"""What `convert` and `pull` share: run a conversion with a bar on stderr, on a terminal only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+def run_conversion(hf_path: str, mlx_path: Path, recipe: Any, **how: Any) -> Path:
+    """Convert, showing source bytes done, rate and time left; `how` are fields of `Options`."""
+    from mlx_audio_r1.cli.startup import import_engine
+
+    import_engine()
+    from huggingface_hub import logging
+
+    from mlx_audio_r1.convert import Options, convert
+
+    logging.set_verbosity_error()  # the client's retries; what matters becomes one line of ours
+    with _Bar() as bar:
+        options = Options(**how, progress=bar.show, say=lambda line: click.secho(line, dim=True, err=True))
+        return convert(hf_path, mlx_path, recipe, options)
+
+
+class _Bar:
+    """A tqdm bar that starts when the total is known, so that a resumed run shows a true rate."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def show(self, done: int, total: int) -> None:
+        from tqdm import tqdm
+
+        if self._bar is None:
+            # smoothing=0: fetching and converting alternate, so only the mean rate says when it ends.
+            self._bar = tqdm(desc="converting", total=total, initial=done, unit="B", unit_scale=True,
+                             smoothing=0, disable=None)
+        self._bar.update(done - self._bar.n)
