@@ -9,9 +9,10 @@ the last are read from the weights, the token is looked up by its string.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
 from mlx_audio_r1.errors import ConfigError
 

@@ -6,7 +6,7 @@ and the floor is 8 decades below the maximum of *this* chunk.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import mlx.core as mx
 import numpy as np
@@ -46,14 +46,14 @@ def _power_frames(waveform: mx.array) -> mx.array:
     return mx.square(mx.abs(spectrum))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _hann() -> mx.array:
     """Periodic Hann window of N_FFT samples."""
     n = np.arange(N_FFT)
     return mx.array((0.5 - 0.5 * np.cos(2 * np.pi * n / N_FFT)).astype(np.float32))
 
 
-@lru_cache(maxsize=None)
+@cache
 def mel_filters(n_mels: int = 128) -> mx.array:
     """(n_mels, 201) float32 triangles: Slaney mel scale and area norm, 0 to 8000 Hz."""
     top = _hz_to_mel(SAMPLE_RATE / 2)
