@@ -1,0 +1,185 @@
+"""Stage A: the encoder and the adaptor learn to hear, patch by patch.
+
+Every audio patch of a sound is asked for the whole record of that sound: what it is, which in order,
+from when to when, how high, how loud, whose voice. One linear layer reads all of it and is thrown away
+afterwards. The surprise: a patch in the middle of a sound must know when the sound began and will end,
+so that the decoder later has to look at one place only.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Callable
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from mlx_audio_r1.config import AudioConfig, patch_count
+from mlx_audio_r1.models.audio_adaptor import AudioAdaptor
+from mlx_audio_r1.models.audio_encoder import AudioEncoder
+from mlx_audio_r1.nano.clips import Clips
+from mlx_audio_r1.tasks.acoustic import sounds
+from mlx_audio_r1.tasks.acoustic import world as w
+from mlx_audio_r1.train.losses import IGNORE, supervised_tokens, token_cross_entropy
+from mlx_audio_r1.train.loop import LoopConfig, train
+from mlx_audio_r1.train.optim import OptimConfig, muon_and_adamw
+
+PATCH_SECONDS = 0.08
+SHORTEST = 0.12  # s, shorter sounds are labelled as this long
+MOST_EVENTS, MOST_SECONDS = 6, 10
+BATCH_FRAMES = 12_000  # mel frames a step
+LEVEL_NOISE, FRAME_NOISE = 0.06, 0.015  # log-mel units, added while training
+
+Label = Callable[[w.Event], int]
+
+
+def _index(values: tuple, value: Any) -> int:
+    return IGNORE if value is None else values.index(value)
+
+
+def _pitch(hz: float | None) -> int:
+    return IGNORE if hz is None else w.PITCHES.index(w.nearest_pitch(hz))
+
+
+def _end(event: w.Event, digit: Callable[[int], int]) -> int:
+    """A digit of the end, where the end can be heard."""
+    return digit(_tenths(event.end)) if event.source in w.SUSTAINED else IGNORE
+
+
+def _tenths(seconds: float) -> int:
+    return round(w.tenth(seconds) * 10)
+
+
+EVENT_HEADS: dict[str, tuple[int, Label]] = {  # what a patch of a sound is asked: classes, label
+    "pitch": (len(w.PITCHES), lambda e: _pitch(e.hz)),
+    "end_pitch": (len(w.PITCHES), lambda e: _pitch(e.end_hz)),
+    "contour": (len(w.CONTOURS), lambda e: _index(w.CONTOURS, e.contour)),
+    "ramp": (len(w.RAMPS), lambda e: _index(w.RAMPS, e.ramp_db)),
+    "level": (len(w.LEVELS), lambda e: _index(w.LEVELS, e.level_db)),
+    "voice": (2, lambda e: _index(("male", "female"), e.voice)),
+    "start_second": (MOST_SECONDS + 1, lambda e: _tenths(e.start) // 10),
+    "start_tenth": (10, lambda e: _tenths(e.start) % 10),
+    "end_second": (MOST_SECONDS + 1, lambda e: _end(e, lambda t: t // 10)),
+    "end_tenth": (10, lambda e: _end(e, lambda t: t % 10)),
+}
+PATCH_HEADS = {  # what every patch is asked
+    "source": len(w.SOURCES) + 1,  # 0: nothing
+    "onset": 2,
+    "order": MOST_EVENTS + 1,  # 0: nothing
+    "last": 3,  # 0: nothing, 1: a sound with others after it, 2: the last
+    "floor": len(w.FLOORS),
+    "second": MOST_SECONDS + 1,
+    "tenth": 10,
+}
+HEADS = PATCH_HEADS | {name: classes for name, (classes, _) in EVENT_HEADS.items()}
+
+
+def labels(truth: w.Truth) -> np.ndarray:
+    """(N, len(HEADS)) int8 labels of a clip's patches, IGNORE where a question has no answer."""
+    count = patch_count(sounds.samples(truth.seconds))
+    table = {name: np.full(count, IGNORE, np.int8) for name in HEADS}
+    time = np.arange(count) * PATCH_SECONDS
+    for name in ("source", "onset", "order", "last"):
+        table[name][:] = 0
+    table["floor"][:] = _index(w.FLOORS, truth.floor_db)
+    tenths = np.round(time * 10).astype(int)
+    table["second"][:], table["tenth"][:] = tenths // 10, tenths % 10
+    for number, event in enumerate(truth.events, start=1):
+        _label_event(table, time, number, event, is_last=number == len(truth.events))
+    return np.stack(list(table.values()), axis=1)
+
+
+def _label_event(table: dict[str, np.ndarray], time: np.ndarray, number: int, event: w.Event, is_last: bool) -> None:
+    end = max(event.end, event.start + SHORTEST)
+    inside = (time >= event.start - PATCH_SECONDS / 2) & (time <= end)
+    table["source"][inside] = 1 + w.SOURCES.index(event.source)
+    table["order"][inside] = number
+    table["last"][inside] = 2 if is_last else 1
+    table["onset"][np.abs(time - event.start) <= PATCH_SECONDS / 2] = 1
+    for name, (_, label) in EVENT_HEADS.items():
+        table[name][inside] = label(event)
+
+
+class Listener(nn.Module):
+    """Encoder, adaptor and the layer that is thrown away."""
+
+    def __init__(self, config: AudioConfig):
+        super().__init__()
+        self.audio_encoder = AudioEncoder(config)
+        self.audio_adaptor = AudioAdaptor(config)
+        self.heads = nn.Linear(config.llm_dim, sum(HEADS.values()))
+        table = sinusoids(config.n_audio_ctx, config.n_audio_state)
+        self.audio_encoder.positional_embedding.weight = table
+
+    def __call__(self, log_mel: mx.array) -> mx.array:
+        """(B, T, n_mels) -> (B, N, sum of the classes)."""
+        return self.heads(self.audio_adaptor(self.audio_encoder(log_mel)))
+
+
+def sinusoids(length: int, width: int) -> mx.array:
+    """(length, width) Whisper's sines and cosines: where the position table starts."""
+    step = math.log(10_000) / (width // 2 - 1)
+    angle = mx.arange(length)[:, None] * mx.exp(-step * mx.arange(width // 2))[None]
+    return mx.concatenate([mx.sin(angle), mx.cos(angle)], axis=1)
+
+
+def split_heads(logits: mx.array) -> dict[str, mx.array]:
+    """(..., sum of the classes) -> one array a head."""
+    ends = np.cumsum(list(HEADS.values()))[:-1].tolist()
+    return dict(zip(HEADS, mx.split(logits, ends, axis=-1)))
+
+
+def listening_loss(model: Listener, batch: tuple[mx.array, mx.array]) -> tuple[mx.array, dict[str, mx.array]]:
+    """Mean over the heads of the mean cross-entropy over their labelled patches."""
+    log_mel, targets = batch
+    parts = []
+    for i, logits in enumerate(split_heads(model(log_mel)).values()):
+        target = targets[..., i]
+        parts.append(token_cross_entropy(logits, target) / supervised_tokens(target))
+    return mx.stack(parts).mean(), {}
+
+
+def batches(clips: Clips, seed: int) -> Callable[[int], tuple[mx.array, mx.array]]:
+    """Step -> (log-mels of one length with a little noise, labels)."""
+    truth = [labels(t) for t in clips.truths]
+    lengths = list(clips.by_frames)
+    share = np.array([len(clips.by_frames[n]) * n for n in lengths], float)
+
+    def batch(step: int) -> tuple[mx.array, mx.array]:
+        rng = np.random.default_rng([seed, step])
+        frames = int(rng.choice(lengths, p=share / share.sum()))
+        pool = clips.by_frames[frames]
+        chosen = rng.choice(pool, min(len(pool), BATCH_FRAMES // frames), replace=False)
+        mel = clips.stack(chosen)
+        shift, hiss = mx.random.split(mx.random.key(seed * 1_000_003 + step))
+        mel = mel + LEVEL_NOISE * mx.random.normal((len(chosen), 1, 1), key=shift)
+        mel = mel + FRAME_NOISE * mx.random.normal(mel.shape, key=hiss)
+        return mel, mx.array(np.stack([truth[i] for i in chosen]).astype(np.int32))
+
+    return batch
+
+
+def accuracy(model: Listener, clips: Clips) -> dict[str, float]:
+    """Share of the labelled patches each head answers right."""
+    right, asked = np.zeros(len(HEADS)), np.zeros(len(HEADS))
+    for group in clips.groups(64):
+        target = np.stack([labels(clips.truths[i]) for i in group])
+        logits = split_heads(model(clips.stack(group)))
+        guess = np.stack([np.array(x.argmax(-1)) for x in logits.values()], axis=-1)
+        right += ((guess == target) & (target != IGNORE)).sum((0, 1))
+        asked += (target != IGNORE).sum((0, 1))
+    return {name: round(float(r / max(a, 1)), 3) for name, r, a in zip(HEADS, right, asked)}
+
+
+def learn_to_listen(
+    config: AudioConfig, clips: Clips, test: Clips, folder: Path, steps: int, seed: int = 0
+) -> Listener:
+    """Train encoder and adaptor; the log and the state are in `folder`."""
+    mx.random.seed(seed)
+    model = Listener(config)
+    loop = LoopConfig(steps=steps, folder=folder, save_every=100)
+    optimizer = muon_and_adamw(OptimConfig(steps=steps))
+    train(model, optimizer, listening_loss, batches(clips, seed), loop, lambda _: accuracy(model, test))
+    return model
