@@ -8,7 +8,7 @@ surprise: mlx-lm samples one token ahead, so a loop is closed one token after it
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -16,12 +16,12 @@ import mlx.core as mx
 import numpy as np
 from mlx_lm.generate import generate_step
 from mlx_lm.models.cache import make_prompt_cache
-from mlx_lm.sample_utils import make_logits_processors, make_sampler
+from mlx_lm.sample_utils import LogitsProcessor, Sampler, make_logits_processors, make_sampler
 from mlx_lm.utils import maybe_set_recommended_wired_limit
 
 from mlx_audio_r1.errors import PromptError
 from mlx_audio_r1.models.step_audio_r1 import Model
-from mlx_audio_r1.reasoning import THINK_CLOSE, Kind, ReasoningSplitter
+from mlx_audio_r1.reasoning import THINK_CLOSE, Kind, Piece, ReasoningSplitter
 from mlx_audio_r1.tokenizer import Tokenizer
 
 FORCED_CLOSE = f"\n{THINK_CLOSE}\n"
@@ -173,8 +173,61 @@ class ReasoningGate:
             self.close("budget")
 
 
+class ReplyWriter:
+    """The part of a reply that is the same alone and in a batch: tokens in, steps out.
+
+    `gate` belongs among the logits processors of the stream. After `push` has set `finish_reason`, or
+    the tokens have run out, `finish` gives the rest and the honest reason.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prompt_length: int, settings: Settings, thinking_open: bool):
+        self.token_ids: list[int] = []
+        self.reasoning_tokens = 0
+        self.finish_reason: str | None = None
+        self.gate = ReasoningGate(tokenizer, prompt_length, _budget_within(settings), thinking_open)
+        self._stop_ids = tokenizer.stop_ids
+        self._text = tokenizer.stream()
+        self._splitter = ReasoningSplitter(thinking_open)
+        self._watch = LoopWatch()
+
+    def push(self, token: int) -> Iterator[Step]:
+        """The steps this token completes; sets `finish_reason` when it ends the reply."""
+        self.token_ids.append(token)
+        if token in self._stop_ids:
+            self.finish_reason = "stop"
+            return
+        in_thinking = not self._splitter.closed
+        self.reasoning_tokens += in_thinking
+        yield from self._steps(self._splitter.push(self._text.push(token)))
+        if in_thinking and self._splitter.closed:
+            self.gate.note_closed()
+            self._watch = LoopWatch()
+        if self._watch.push(token):
+            self._on_loop()
+
+    def finish(self) -> Iterator[Step]:
+        """What was held back, and a last step with the reason: `length` and `loop` in the answer come
+        first, then why the reasoning was cut short."""
+        yield from self._steps(self._splitter.push(self._text.finish()))
+        yield from self._steps(self._splitter.finish())
+        if self.finish_reason == "stop":
+            self.finish_reason = self.gate.reason or "stop"
+        self.finish_reason = self.finish_reason or "length"
+        yield Step(self._splitter.kind, "", self.finish_reason)
+
+    def _on_loop(self) -> None:
+        if self._splitter.closed:
+            self.finish_reason = "loop"
+        else:
+            self.gate.close("loop")
+
+    @staticmethod
+    def _steps(pieces: Iterable[Piece]) -> Iterator[Step]:
+        return (Step(piece.kind, piece.text) for piece in pieces)
+
+
 class Generation:
-    """A reply in the making. Iterate over it for `Step`s, then read the counts."""
+    """One reply in the making. Iterate over it for `Step`s, then read `writer` and `timings`."""
 
     def __init__(
         self,
@@ -187,48 +240,17 @@ class Generation:
         progress: Callable[[int, int], None] | None = None,
     ):
         self.timings = Timings()
-        self.token_ids: list[int] = []
-        self.reasoning_tokens = 0
-        self.finish_reason: str | None = None
-        self._tokenizer = tokenizer
+        self.writer = ReplyWriter(tokenizer, len(ids), settings, thinking_open)
         self._settings = settings
-        self._splitter = ReasoningSplitter(thinking_open)
-        budget = _budget_within(settings)
-        self._gate = ReasoningGate(tokenizer, len(ids), budget, thinking_open)
         self._ids, self._embeddings = ids, embeddings
         self._model, self._progress = model, progress
 
     def __iter__(self) -> Iterator[Step]:
-        text, watch = self._tokenizer.stream(), LoopWatch()
         for token in self._tokens():
-            self.token_ids.append(token)
-            if token in self._tokenizer.stop_ids:
-                self.finish_reason = "stop"
+            yield from self.writer.push(token)
+            if self.writer.finish_reason:
                 break
-            in_thinking = not self._splitter.closed
-            self.reasoning_tokens += in_thinking
-            yield from self._steps(text.push(token))
-            if in_thinking and self._splitter.closed:
-                self._gate.note_closed()
-                watch = LoopWatch()
-            if watch.push(token):
-                if self._splitter.closed:
-                    self.finish_reason = "loop"
-                    break
-                self._gate.close("loop")
-        yield from self._steps(text.finish())
-        yield from (Step(p.kind, p.text) for p in self._splitter.finish())
-        self.finish_reason = self._honest_reason()
-        yield Step(self._splitter.kind, "", self.finish_reason)
-
-    def _steps(self, text: str) -> Iterator[Step]:
-        yield from (Step(p.kind, p.text) for p in self._splitter.push(text))
-
-    def _honest_reason(self) -> str:
-        """`length` and `loop` in the answer come first, then why the reasoning was cut short."""
-        if self.finish_reason == "stop":
-            return self._gate.reason or "stop"
-        return self.finish_reason or "length"
+        yield from self.writer.finish()
 
     def _tokens(self) -> Iterator[int]:
         """Ids as they are sampled, with the times taken."""
@@ -241,8 +263,8 @@ class Generation:
             mx.array(self._ids),
             self._model.language_model,
             max_tokens=s.max_tokens,
-            sampler=make_sampler(s.temperature, s.top_p, s.min_p, top_k=s.top_k),
-            logits_processors=self._processors(),
+            sampler=sampler(s),
+            logits_processors=processors(s, self.writer.gate),
             prompt_cache=make_prompt_cache(self._model.language_model, s.max_kv_size),
             prefill_step_size=s.prefill_step_size,
             kv_bits=s.kv_bits,
@@ -257,10 +279,16 @@ class Generation:
             self.timings.decode = now - started - self.timings.prefill
             yield int(token)
 
-    def _processors(self) -> list[Callable[[mx.array, mx.array], mx.array]]:
-        penalty = self._settings.repetition_penalty
-        own = make_logits_processors(repetition_penalty=penalty) if penalty != 1.0 else []
-        return [*own, self._gate]
+def processors(settings: Settings, gate: ReasoningGate) -> list[LogitsProcessor]:
+    """The logits processors of one stream: the penalty, then the gate, which has the last word."""
+    penalty = settings.repetition_penalty
+    own = make_logits_processors(repetition_penalty=penalty) if penalty != 1.0 else []
+    return [*own, gate]
+
+
+def sampler(settings: Settings) -> Sampler:
+    """mlx-lm's sampler for these settings."""
+    return make_sampler(settings.temperature, settings.top_p, settings.min_p, top_k=settings.top_k)
 
 
 def _budget_within(settings: Settings) -> int | None:

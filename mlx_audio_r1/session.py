@@ -269,23 +269,23 @@ class ReplyStream:
 
     def reply(self) -> Reply:
         """The reply; runs to the end what has not been iterated over."""
-        g = self._generation
-        if g.finish_reason is None:
+        writer = self._generation.writer
+        if writer.finish_reason is None:
             for _ in self:
                 pass
         return Reply(
             thinking=self._text["thinking"],
             answer=self._text["answer"],
-            finish_reason=g.finish_reason or "length",
+            finish_reason=writer.finish_reason or "length",
             usage=Usage(
                 prompt_tokens=self._prompt_tokens,
                 audio_tokens=sum(sum(chunks) for chunks in self._heard.patches),
-                reasoning_tokens=g.reasoning_tokens,
-                answer_tokens=len(g.token_ids) - g.reasoning_tokens,
+                reasoning_tokens=writer.reasoning_tokens,
+                answer_tokens=len(writer.token_ids) - writer.reasoning_tokens,
             ),
-            timings=g.timings,
+            timings=self._generation.timings,
             audio_seconds=self._heard.seconds,
-            token_ids=g.token_ids,
+            token_ids=writer.token_ids,
         )
 
 
