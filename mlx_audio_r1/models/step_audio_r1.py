@@ -1,4 +1,4 @@
-"""Step-Audio-R1: audio encoder, audio adaptor and mlx-lm's Qwen2 decoder, used as it is.
+"""Step-Audio-R1: audio encoder, audio adaptor and mlx-lm's Qwen2 decoder.
 
 The surprise: audio reaches the decoder only through `embed`, which replaces the embeddings of the
 `<audio_patch>` ids of a *prompt*. A patch id that the model writes itself is an ordinary token.
@@ -6,8 +6,9 @@ The surprise: audio reaches the decoder only through `embed`, which replaces the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, Sequence
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -15,6 +16,7 @@ from mlx_lm.models import qwen2
 
 from mlx_audio_r1.config import ModelConfig
 from mlx_audio_r1.errors import PromptError
+from mlx_audio_r1.models.attention import open_attention
 from mlx_audio_r1.models.audio_adaptor import AudioAdaptor
 from mlx_audio_r1.models.audio_encoder import AudioEncoder
 
@@ -27,7 +29,7 @@ class Model(nn.Module):
         self.config = config
         self.audio_encoder = AudioEncoder(config.audio)
         self.audio_adaptor = AudioAdaptor(config.audio)
-        self.language_model = qwen2.Model(qwen2.ModelArgs.from_dict(asdict(config.text)))
+        self.language_model = open_attention(qwen2.Model(qwen2.ModelArgs.from_dict(asdict(config.text))))
 
     def encode_audio(self, log_mel: mx.array) -> mx.array:
         """One chunk, (T, n_mels) -> (N, hidden_size).
