@@ -35,6 +35,10 @@ class Clips:
     def __len__(self) -> int:
         return len(self.truths)
 
+    def first(self, count: int) -> Clips:
+        """Only the first `count` clips."""
+        return Clips(self.mels[:count], self.truths[:count])
+
     def stack(self, indices: np.ndarray) -> mx.array:
         """Clips of one length -> (B, T, n_mels) float32."""
         return mx.array(np.stack([self.mels[i] for i in indices]).astype(np.float32))

@@ -114,10 +114,17 @@ def attention(
     queries = (queries * scale).reshape(B, groups, H // groups * L, D)
     scores = (queries @ keys.swapaxes(-1, -2)).reshape(B, H, L, S)
     if isinstance(mask, str):
-        visible = mx.arange(S - L, S)[:, None] >= mx.arange(S)[None]
-        scores = scores + mx.where(visible, 0.0, -1e9)
+        mask = mx.arange(S - L, S)[:, None] >= mx.arange(S)[None]
+    if mask is not None:
+        scores = scores + mx.where(mask, 0.0, -1e9)
     weights = softmax(scores).reshape(B, groups, H // groups * L, S)
     return (weights @ values).reshape(B, H, L, D)
+
+
+def cross_entropy(logits: mx.array, targets: mx.array, **_: Any) -> mx.array:
+    """(..., V) logits and (...) ids -> (...) losses in nats, each at most about 30."""
+    chosen = mx.take_along_axis(softmax(logits), targets[..., None], axis=-1)
+    return -mx.log(chosen.squeeze(-1) + 1e-13)
 
 
 def convolve(layer: nn.Conv1d, x: mx.array) -> mx.array:
@@ -133,6 +140,7 @@ _REPLACED = (
     (nn, "gelu", gelu),
     (nn.GELU, "__call__", lambda _, x: gelu(x)),
     (nn.Conv1d, "__call__", convolve),
+    (nn.losses, "cross_entropy", cross_entropy),
     (qwen2, "swiglu", swiglu),
     (mx.fast, "scaled_dot_product_attention", attention),
 )

@@ -179,7 +179,7 @@ def learn_to_listen(
     """Train encoder and adaptor; the log and the state are in `folder`."""
     mx.random.seed(seed)
     model = Listener(config)
-    loop = LoopConfig(steps=steps, folder=folder, save_every=100)
+    loop = LoopConfig(steps=steps, folder=folder, save_every=50)
     optimizer = muon_and_adamw(OptimConfig(steps=steps))
     train(model, optimizer, listening_loss, batches(clips, seed), loop, lambda _: accuracy(model, test))
     return model
