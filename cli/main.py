@@ -11,6 +11,8 @@ from mlx_audio_r1.errors import AudioR1Error
 
 COMMANDS = {  # name -> module, in the order in which help lists them
     "ask": "ask",
+    "batch": "batch_command",
+    "transcribe": "transcribe",
     "info": "info",
     "pull": "pull_command",
     "convert": "convert_command",

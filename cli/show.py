@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
 from typing import Any
 
 import click
@@ -52,14 +51,12 @@ class ReplyPrinter:
 
 def reply_record(reply: Any, files: list[str], model: str) -> dict[str, Any]:
     """The JSON object of one reply (the keys of the batch format)."""
+    from mlx_audio_r1.jobs.records import reply_fields
+
     return {
         "files": files,
         "duration": round(reply.audio_seconds, 3),
-        "think": reply.thinking,
-        "answer": reply.answer,
-        "finish_reason": reply.finish_reason,
-        "usage": asdict(reply.usage),
-        "timings": {k: round(v, 4) for k, v in asdict(reply.timings).items()},
+        **reply_fields(reply),
         "model": model,
     }
 

@@ -7,6 +7,7 @@
     │   └── ConfigError   a config.json value that is missing or impossible
     ├── HubError          the hub refused, is unreachable or has no such thing
     ├── DiskError         no room, or no right, to write
+    ├── JobError          a list of recordings, or an output of theirs, that cannot be used
     └── TrainingError     a training run that cannot start or go on
 
 A message is one line: what went wrong, where, and the next step.
@@ -39,6 +40,10 @@ class HubError(AudioR1Error):
 
 class DiskError(AudioR1Error):
     """No room, or no right, to write."""
+
+
+class JobError(AudioR1Error):
+    """A list of recordings, or an output of theirs, that cannot be used."""
 
 
 class TrainingError(AudioR1Error):

@@ -16,6 +16,7 @@ LAYERS = [  # lowest first; a module may import its own layer and those before i
     {"hub", "weights", "memory"},
     {"generate", "batch"},
     {"session", "tasks"},
+    {"jobs"},
     {"convert", "train", "evaluate", "serve"},
     {"nano", "cli"},
 ]

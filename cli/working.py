@@ -1,0 +1,87 @@
+"""What `batch` and `transcribe` share: load, go through the recordings, say how it went."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from mlx_audio_r1.cli.progress import Progress, in_words
+
+NOTHING_DONE, SOME_FAILED, INTERRUPTED = 1, 3, 130  # exit codes; 0 when all is good
+
+
+def work(
+    todo: Any,
+    asking: Any,
+    cut: Callable[[Any], Any],
+    keep: Callable[[Any, str], list[str] | None],
+    own: dict[str, Any],
+) -> int:
+    """Do what is pending and give the exit code.
+
+    cut: configuration -> Cutting. keep: takes every outcome and the model's name, gives lines to say.
+    own: the options model, chunk_seconds, max_concurrency and no_progress.
+    """
+    from mlx_audio_r1.cli.model_choice import choose_model, notice_nano
+    from mlx_audio_r1.generate import Settings
+    from mlx_audio_r1.jobs.run import outcomes
+    from mlx_audio_r1.session import load
+
+    Settings(**asking.options(0))  # wrong values are said before anything is loaded
+    _say_what_is_done(todo)
+    if not todo.items:
+        return SOME_FAILED if todo.failed_before else 0
+    r1 = load(choose_model(own["model"]), chunk_seconds=own["chunk_seconds"])
+    notice_nano(r1.config.raw)
+    cutting = cut(r1.config)
+    progress = Progress(len(todo.items), shown=not own["no_progress"])
+    stream = outcomes(
+        r1, todo.items, asking, cutting, samples=todo.samples, max_concurrency=own["max_concurrency"]
+    )
+    left = {item.id: len(todo.samples[item.id]) for item in todo.items}
+    interrupted = False
+    try:
+        for outcome in stream:
+            for line in keep(outcome, r1.name) or ():
+                progress.say(line)
+            _count(outcome, left, progress)
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        progress.clear()
+    _say_how_it_went(progress, todo, interrupted)
+    return INTERRUPTED if interrupted else _exit_code(progress, todo)
+
+
+def _count(outcome: Any, left: dict[str, int], progress: Progress) -> None:
+    if outcome.error is not None:
+        progress.broken(f"failed: {outcome.error}")
+        return
+    left[outcome.item.id] -= 1
+    if not left[outcome.item.id]:
+        progress.finished(outcome.recording.duration)
+
+
+def _exit_code(progress: Progress, todo: Any) -> int:
+    if not progress.failed + todo.failed_before:
+        return 0
+    any_good = progress.done or todo.skipped > todo.failed_before
+    return SOME_FAILED if any_good else NOTHING_DONE
+
+
+def _say_what_is_done(todo: Any) -> None:
+    if todo.skipped:
+        failed = f", {todo.failed_before} of them failed (--retry-failed)" if todo.failed_before else ""
+        click.secho(f"{todo.skipped} done already{failed}", dim=True, err=True)
+
+
+def _say_how_it_went(progress: Progress, todo: Any, interrupted: bool) -> None:
+    left = len(todo.items) - progress.done - progress.failed
+    parts = [f"{progress.done} done"]
+    parts += [f"{progress.failed} failed"] if progress.failed else []
+    parts += [f"{left} left: run the same command to go on"] if interrupted else []
+    sound = f"; {in_words(progress.sound)} of sound" if progress.sound else ""
+    click.secho(f"{', '.join(parts)}{sound} in {progress.took()}", err=True,
+                fg="yellow" if interrupted or progress.failed else None)

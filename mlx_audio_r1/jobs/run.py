@@ -1,0 +1,190 @@
+"""Many recordings through one model: each gives an outcome as soon as it is done, in any order.
+
+A thread decodes the next files while the model works. A recording in windows is done when all of them
+are answered; a bad one costs an outcome with its error, never the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import chain
+
+from mlx_audio_r1.errors import AudioR1Error
+from mlx_audio_r1.generate import Timings
+from mlx_audio_r1.jobs.ahead import ahead
+from mlx_audio_r1.jobs.answers import Passed, Request, answer
+from mlx_audio_r1.jobs.asking import KINDS, Asking
+from mlx_audio_r1.jobs.hearing import Broken, Clip, Cutting, Recording, cost, hear
+from mlx_audio_r1.jobs.records import Record, reply_fields
+from mlx_audio_r1.jobs.sources import Item
+from mlx_audio_r1.jobs.words import glue, join
+from mlx_audio_r1.session import AudioR1, Reply, Usage
+
+AHEAD_SECONDS = 1_200.0  # of decoded sound that may wait: 77 MB
+
+
+@dataclass(frozen=True, eq=False)
+class Heard:
+    """A clip and what the model made of it. text: the answer, without what the clip before has too."""
+
+    pieces: tuple[tuple[float, float], ...]
+    overlap: float
+    reply: Reply
+    text: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What came of one recording (or one sample of it): what was heard, or an error."""
+
+    item: Item
+    sample: int | None
+    recording: Recording | None = None
+    heard: tuple[Heard, ...] = ()
+    error: AudioR1Error | None = None
+
+
+@dataclass(eq=False)
+class _Open:
+    """A recording of which clips are still with the model."""
+
+    recording: Recording
+    left: set[int]  # samples that are not complete
+    clips: dict[int, Clip] = field(default_factory=dict)  # without their waveforms
+    replies: dict[int, dict[int, Reply]] = field(default_factory=dict)  # sample -> clip -> reply
+
+
+def outcomes(
+    r1: AudioR1,
+    items: Sequence[Item],
+    asking: Asking,
+    cutting: Cutting,
+    *,
+    samples: Mapping[str, Sequence[int]] | None = None,
+    max_concurrency: int = 1,
+) -> Iterator[Outcome]:
+    """Ask about every recording. samples: which of `asking.num_samples` are wanted of an id; all of
+    them where it is not named."""
+    wanted = samples or {}
+    job = _Job(asking, {item.id: tuple(wanted.get(item.id, range(asking.num_samples))) for item in items})
+    with closing(ahead(hear(list(items), cutting), cost, AHEAD_SECONDS)) as clips:
+        requests = chain.from_iterable(job.requests(clip) for clip in clips)
+        for answered in answer(r1, requests, max_concurrency):
+            if isinstance(answered, Passed):
+                yield from answered.value
+            else:
+                yield from job.take(*answered)
+
+
+class _Job:
+    def __init__(self, asking: Asking, samples: Mapping[str, tuple[int, ...]]):
+        self._asking = asking
+        self._samples = samples
+        self._open: dict[str, _Open] = {}
+        self._failed: set[str] = set()
+
+    def requests(self, clip: Clip | Broken) -> Iterator[Request | Passed]:
+        """What to ask about a clip."""
+        item = clip.item if isinstance(clip, Broken) else clip.recording.item
+        if item.id in self._failed:
+            return
+        if isinstance(clip, Broken):
+            yield Passed([self._fail(item, clip.error)])
+        elif not clip.pieces:
+            yield Passed([Outcome(item, sample, clip.recording) for sample in self._samples[item.id]])
+        else:
+            opened = self._open.setdefault(item.id, _Open(clip.recording, set(self._samples[item.id])))
+            opened.clips[clip.index] = Clip(clip.recording, clip.index, clip.pieces, (), clip.overlap)
+            messages = self._asking.messages(clip.waveforms, item.prompt)
+            for sample in self._samples[item.id]:
+                yield Request(
+                    (item.id, clip.index, sample), messages, self._asking.options(sample), self._asking.prefill
+                )
+
+    def take(self, key: tuple[str, int, int], reply: Reply | AudioR1Error) -> Iterator[Outcome]:
+        """A reply, and what it completes."""
+        id_, index, sample = key
+        opened = self._open.get(id_)
+        if opened is None:
+            return  # another clip of it has failed
+        if isinstance(reply, AudioR1Error):
+            yield self._fail(opened.recording.item, reply)
+            return
+        replies = opened.replies.setdefault(sample, {})
+        replies[index] = reply
+        if len(replies) == opened.recording.clips:
+            yield self._complete(opened, sample)
+
+    def _complete(self, opened: _Open, sample: int) -> Outcome:
+        clips = [opened.clips[i] for i in range(opened.recording.clips)]
+        by_index = opened.replies.pop(sample)
+        replies = [by_index[i] for i in range(len(clips))]
+        opened.left.discard(sample)
+        if not opened.left:
+            del self._open[opened.recording.item.id]
+        texts = join([r.answer for r in replies], [c.overlap for c in clips])
+        heard = tuple(
+            Heard(c.pieces, c.overlap, r, t) for c, r, t in zip(clips, replies, texts, strict=True)
+        )
+        return Outcome(opened.recording.item, sample, opened.recording, heard)
+
+    def _fail(self, item: Item, error: AudioR1Error) -> Outcome:
+        self._failed.add(item.id)
+        self._open.pop(item.id, None)
+        return Outcome(item, None, error=error)
+
+
+def whole_reply(heard: Sequence[Heard]) -> Reply:
+    """The replies to all clips of a recording as one."""
+    replies = [h.reply for h in heard]
+    if len(replies) == 1:
+        return replies[0]
+    return Reply(
+        thinking="\n\n".join(r.thinking for r in replies if r.thinking),
+        answer=glue([h.text for h in heard]),
+        finish_reason=next((r.finish_reason for r in replies if r.finish_reason != "stop"), "stop"),
+        usage=Usage(*(sum(getattr(r.usage, name) for r in replies) for name in Usage.__dataclass_fields__)),
+        timings=Timings(
+            *(sum(getattr(r.timings, name) for r in replies) for name in Timings.__dataclass_fields__)
+        ),
+        audio_seconds=sum(r.audio_seconds for r in replies),
+        token_ids=[token for r in replies for token in r.token_ids],
+    )
+
+
+def record(outcome: Outcome, asking: Asking, model: str) -> Record:
+    """The line of an outcome in the output file."""
+    item, sample = outcome.item, outcome.sample
+    head: Record = {"id": item.id, "file": item.path}
+    if sample is not None and asking.num_samples > 1:
+        head["sample"] = sample
+    tail: Record = {"model": model, **({"columns": dict(item.columns)} if item.columns else {})}
+    if outcome.error is not None:
+        error = {"class": type(outcome.error).__name__, "message": str(outcome.error)}
+        return {**head, "error": error, **tail}
+    assert outcome.recording is not None
+    notes = {"notes": list(outcome.recording.notes)} if outcome.recording.notes else {}
+    return {
+        **head,
+        "duration": round(outcome.recording.duration, 3),
+        "prompt": asking.text(item.prompt),
+        **_heard_fields(outcome, KINDS[asking.kind].spoken),
+        **notes,
+        **tail,
+    }
+
+
+def _heard_fields(outcome: Outcome, spoken: bool) -> Record:
+    reply = whole_reply(outcome.heard)
+    texts = {"text": reply.answer} if spoken else {}
+    pieces = [
+        {"start": start, "end": end}
+        for heard in outcome.heard
+        for start, end in ([(heard.pieces[0][0], heard.pieces[-1][1])] if spoken else heard.pieces)
+    ]
+    if spoken:
+        for piece, heard in zip(pieces, outcome.heard, strict=True):
+            piece["text"] = heard.text
+    return {"pieces": pieces, **reply_fields(reply), **texts}
