@@ -18,9 +18,10 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_audio_r1 import audio as audio_in
+from mlx_audio_r1.batch import kv_format
 from mlx_audio_r1.config import CHUNK_SECONDS, MAX_CHUNK_SECONDS, SAMPLE_RATE, ModelConfig, patch_count
 from mlx_audio_r1.errors import PromptError
-from mlx_audio_r1.generate import Generation, Settings, Step, Timings, settings_from
+from mlx_audio_r1.generate import Generation, ReplyWriter, Settings, Step, Timings, settings_from
 from mlx_audio_r1.hub import NANO_NAME, locate
 from mlx_audio_r1.mel import log_mel
 from mlx_audio_r1.models.step_audio_r1 import Model
@@ -35,7 +36,8 @@ from mlx_audio_r1.prompt import (
     to_ids,
     user_message,
 )
-from mlx_audio_r1.tokenizer import Tokenizer
+from mlx_audio_r1.prompt_cache import Prefix, PromptCache
+from mlx_audio_r1.tokenizer import AUDIO_END, Tokenizer
 from mlx_audio_r1.weights import load_model
 
 SECONDS_PER_PATCH = 0.08
@@ -75,6 +77,20 @@ class Heard:
     features: list[mx.array]  # one (N, hidden_size) a chunk
     patches: list[list[int]]  # for each sound, the patches of its chunks
     seconds: float
+    digests: list[str] = field(default_factory=list)  # for each chunk, the sha256 of its PCM
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A prompt, ready for the decoder."""
+
+    ids: list[int]
+    embeddings: mx.array  # (L, hidden_size)
+    settings: Settings
+    thinking_open: bool
+    heard: Heard
+    prefix: Prefix | None  # the beginning that a PromptCache keeps, when there is one
+    encode_seconds: float
 
 
 class AudioR1:
@@ -95,6 +111,7 @@ class AudioR1:
         self.name = name
         self.defaults = defaults
         self.chunk_seconds = chunk_seconds
+        self.prompt_cache: PromptCache | None = None  # give one, and a sound asked about twice is heard once
 
     @property
     def config(self) -> ModelConfig:
@@ -111,7 +128,7 @@ class AudioR1:
         chunks = audio_in.read_chunks(
             np.array(waveform), sample_rate=SAMPLE_RATE, chunk_seconds=self.chunk_seconds
         )
-        return mx.concatenate([self._encode_chunk(chunk.waveform) for chunk in chunks])
+        return mx.concatenate([self._encode_chunk(chunk) for chunk in chunks])
 
     def prompt_ids(self, messages: Sequence[Mapping[str, Any] | Message], **rendering: Any) -> list[int]:
         """Messages -> ids, as the official server renders them (options of `prompt.render`)."""
@@ -134,6 +151,7 @@ class AudioR1:
         """
         features: list[mx.array] = []
         patches: list[list[int]] = []
+        digests: list[str] = []
         seconds, room = 0.0, self.config.context_length
         for part in parts:
             patches.append([])
@@ -145,9 +163,10 @@ class AudioR1:
                 room -= patches[-1][-1] + 2
                 if room <= 0:
                     raise PromptError(self._too_long())
+                digests.append(audio_in.pcm_sha256([chunk]))
                 if encode:
-                    features.append(self._encode_chunk(chunk.waveform))
-        return Heard(features, patches, seconds)
+                    features.append(self._encode_chunk(chunk, digests[-1]))
+        return Heard(features, patches, seconds, digests)
 
     # ---- asking
 
@@ -202,6 +221,26 @@ class AudioR1:
         **options: Any,
     ) -> ReplyStream:
         """Iterate over the result for `Step`s (kind `thinking` or `answer`, text), then `.reply()`."""
+        prompt = self.prepare(
+            messages, prefill_response=prefill_response, close_history=close_history, tools=tools, **options
+        )
+        generation = Generation(
+            self.model, self.tokenizer, prompt.ids, prompt.embeddings, prompt.settings,
+            prompt.thinking_open, progress,
+        )
+        generation.timings.encode = prompt.encode_seconds
+        return ReplyStream(generation, len(prompt.ids), prompt.heard)
+
+    def prepare(
+        self,
+        messages: Sequence[Mapping[str, Any] | Message],
+        *,
+        prefill_response: str = "",
+        close_history: bool = False,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **options: Any,
+    ) -> Prepared:
+        """Messages -> what the decoder needs: sounds decoded and encoded, ids, settings that fit."""
         settings = replace(self.defaults, **options) if options else self.defaults
         started = time.perf_counter()
         parsed = parse_messages(messages)
@@ -215,19 +254,30 @@ class AudioR1:
         heard = self.listen(audio_parts(parsed))
         ids = to_ids(segments, heard.patches, self.tokenizer)
         settings = self._fit(len(ids), settings)
-        generation = Generation(
-            self.model, self.tokenizer, ids, self._embed(ids, heard), settings,
-            starts_in_thinking(segments), progress,
+        prefix = self._prefix(ids, heard, settings) if audio_comes_first(parsed) else None
+        return Prepared(
+            ids, self._embed(ids, heard), settings, starts_in_thinking(segments), heard, prefix,
+            time.perf_counter() - started,
         )
-        generation.timings.encode = time.perf_counter() - started
-        return ReplyStream(generation, len(ids), heard)
 
     # ---- inside
 
-    def _encode_chunk(self, waveform: np.ndarray) -> mx.array:
-        features = self.model.encode_audio(self.log_mel(waveform))
-        mx.eval(features)
-        return features
+    def _encode_chunk(self, chunk: audio_in.Chunk, digest: str | None = None) -> mx.array:
+        def encode() -> mx.array:
+            features = self.model.encode_audio(self.log_mel(chunk.waveform))
+            mx.eval(features)
+            return features
+
+        if self.prompt_cache is None:
+            return encode()
+        return self.prompt_cache.features(digest or audio_in.pcm_sha256([chunk]), encode)
+
+    def _prefix(self, ids: list[int], heard: Heard, settings: Settings) -> Prefix | None:
+        """What the prompt cache has or will have of the prompt up to its last <audio_end>."""
+        if self.prompt_cache is None or not heard.digests:
+            return None
+        end = len(ids) - ids[::-1].index(self.tokenizer.special[AUDIO_END])
+        return self.prompt_cache.prefix(ids[:end], heard.digests, kv_format(settings))
 
     def _embed(self, ids: Sequence[int], heard: Heard) -> mx.array:
         return self.model.embed(mx.array(ids), heard.features, self.tokenizer.audio_patch_id)
@@ -273,20 +323,27 @@ class ReplyStream:
         if writer.finish_reason is None:
             for _ in self:
                 pass
-        return Reply(
-            thinking=self._text["thinking"],
-            answer=self._text["answer"],
-            finish_reason=writer.finish_reason or "length",
-            usage=Usage(
-                prompt_tokens=self._prompt_tokens,
-                audio_tokens=sum(sum(chunks) for chunks in self._heard.patches),
-                reasoning_tokens=writer.reasoning_tokens,
-                answer_tokens=len(writer.token_ids) - writer.reasoning_tokens,
-            ),
-            timings=self._generation.timings,
-            audio_seconds=self._heard.seconds,
-            token_ids=writer.token_ids,
-        )
+        return reply_of(writer, self._text, self._generation.timings, self._prompt_tokens, self._heard)
+
+
+def reply_of(
+    writer: ReplyWriter, text: Mapping[str, str], timings: Timings, prompt_tokens: int, heard: Heard
+) -> Reply:
+    """The reply that `writer` has written."""
+    return Reply(
+        thinking=text["thinking"],
+        answer=text["answer"],
+        finish_reason=writer.finish_reason or "length",
+        usage=Usage(
+            prompt_tokens=prompt_tokens,
+            audio_tokens=sum(sum(chunks) for chunks in heard.patches),
+            reasoning_tokens=writer.reasoning_tokens,
+            answer_tokens=len(writer.token_ids) - writer.reasoning_tokens,
+        ),
+        timings=timings,
+        audio_seconds=heard.seconds,
+        token_ids=writer.token_ids,
+    )
 
 
 def load(
@@ -305,6 +362,16 @@ def load(
     tokenizer = Tokenizer.from_folder(folder, model.config.eos_token_ids)
     defaults = settings_from(_generation_config(folder))
     return AudioR1(model, tokenizer, str(path_or_repo or NANO_NAME), defaults, chunk_seconds)
+
+
+def audio_comes_first(messages: Sequence[Message]) -> bool:
+    """Does no text stand before a sound in the last message that has one? Then other questions about
+    the same sounds begin alike."""
+    for message in reversed(messages):
+        is_sound = [isinstance(part, AudioPart) for part in message.parts]
+        if any(is_sound):
+            return is_sound == sorted(is_sound, reverse=True)
+    return False
 
 
 def _generation_config(folder: Path) -> dict[str, Any]:

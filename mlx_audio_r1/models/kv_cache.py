@@ -42,15 +42,15 @@ class KVFormat:
     def quantise(self, store: mx.array) -> Store:
         return mx.quantize(store, group_size=self.group_size, bits=self.bits)
 
-    def bytes(self, tokens: int, values_per_token: int, itemsize: int) -> int:
-        """The most bytes one row of up to `tokens` takes at any time; room grows by STEP."""
+    def bytes(self, tokens: int, values_per_token: int, itemsize: int, before: int = 0) -> int:
+        """The most bytes that `tokens` behind `before` others take at any time; room grows by STEP."""
         def exact(n: int) -> int:
             return _room(n) * values_per_token * itemsize
 
-        if not self.due(tokens):
+        if not self.due(before + tokens):
             return exact(tokens)
         share = (self.bits or 0) / 8 / itemsize + 2 / self.group_size  # codes, then scales and biases
-        return max(int(exact(tokens) * share), exact(min(tokens, self.start)))
+        return max(int(exact(tokens) * share), exact(min(tokens, max(0, self.start - before))))
 
 
 EXACT = KVFormat()
@@ -100,6 +100,10 @@ class Segment:
     @property
     def is_exact(self) -> bool:
         return isinstance(self.keys, mx.array)
+
+    @property
+    def state(self) -> list[mx.array]:
+        return [*_parts(self.keys), *_parts(self.values)]
 
     @property
     def nbytes(self) -> int:
@@ -442,16 +446,23 @@ class RowCache:
     form: KVFormat = EXACT
 
     @property
+    def parts(self) -> tuple[Segment, ...]:
+        return (*self.segments, self.own) if self.own else self.segments
+
+    @property
     def packed(self) -> bool:
-        held = [*self.segments, *([self.own] if self.own else [])]
-        return bool(held) and not held[0].is_exact
+        return any(not part.is_exact for part in self.parts)
+
+    @property
+    def state(self) -> list[mx.array]:
+        return [x for part in self.parts for x in part.state]
 
     @property
     def nbytes(self) -> int:
-        return sum(s.nbytes for s in (*self.segments, *([self.own] if self.own else [])))
+        return sum(part.nbytes for part in self.parts)
 
     def size(self) -> int:
-        return sum(s.length for s in (*self.segments, *([self.own] if self.own else [])))
+        return sum(part.length for part in self.parts)
 
     @staticmethod
     def merge(rows: Sequence[RowCache]) -> BatchCache:
