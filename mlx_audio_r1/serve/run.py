@@ -1,0 +1,111 @@
+"""Start the server and stop it cleanly: model, socket, uvicorn, signals."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from mlx_audio_r1.errors import AudioR1Error
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from mlx_audio_r1.serve.rows import Rows
+    from mlx_audio_r1.serve.service import ServeOptions, Service
+    from mlx_audio_r1.session import AudioR1
+
+NEEDED = ("starlette", "uvicorn", "python_multipart")
+GOODBYE_SECONDS = 5  # replies under way may end before they are cut
+BACKLOG = 256
+
+
+def check_installed() -> None:
+    """Raises AudioR1Error naming the extra when it is not there."""
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise AudioR1Error(f'serve needs {missing[0]}; run: pip install "mlx-audio-r1[serve]"')
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket bound to host and port (0: any free one). Raises AudioR1Error."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        bound = socket.socket(family, kind)
+    except OSError as error:
+        raise AudioR1Error(f"{host}:{port}: {error.strerror or error}; give another --host") from None
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+        bound.listen(BACKLOG)
+    except OSError as error:
+        bound.close()
+        raise AudioR1Error(f"{host}:{port}: {error.strerror or error}; give another --port") from None
+    return bound
+
+
+@contextmanager
+def running_service(load: Callable[[], AudioR1], options: ServeOptions) -> Iterator[Service]:
+    """The model on its thread, and the service on top of it, until the block ends."""
+    from mlx_audio_r1.serve.rows import OneByOne
+    from mlx_audio_r1.serve.service import Service
+    from mlx_audio_r1.serve.worker import Worker
+
+    loaded: list[AudioR1] = []
+
+    def make_rows() -> Rows:
+        loaded.append(load())
+        return OneByOne(loaded[0])
+
+    worker = Worker(make_rows)
+    worker.start()
+    service = Service(loaded.pop(), worker, options)
+    try:
+        yield service
+    finally:
+        worker.stop()
+
+
+def make_server(service: Service) -> uvicorn.Server:
+    """uvicorn around the application; `serve(sockets=[...])` runs it."""
+    import uvicorn
+
+    from mlx_audio_r1.serve.app import make_app
+
+    config = uvicorn.Config(
+        make_app(service), lifespan="off", log_config=None, access_log=True, ws="none", server_header=False,
+        timeout_graceful_shutdown=GOODBYE_SECONDS, backlog=BACKLOG, h11_max_incomplete_event_size=65_536,
+    )
+    return uvicorn.Server(config)
+
+
+@contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM unwinds the stack as Ctrl-C does: uvicorn passes signals on once it has shut down."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def serve(
+    load: Callable[[], AudioR1],
+    options: ServeOptions,
+    bound: socket.socket,
+    announce: Callable[[str], None],
+) -> None:
+    """Serve until SIGINT or SIGTERM. `announce` gets the address once requests are taken."""
+    host, port = bound.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    with bound, running_service(load, options) as service, terminated_as_interrupted():
+        server = make_server(service)
+        announce(f"{service.name} at http://{shown}:{port}/v1")
+        with contextlib.suppress(KeyboardInterrupt):  # uvicorn has shut down and passes the signal on
+            server.run(sockets=[bound])

@@ -1,0 +1,73 @@
+"""A real uvicorn on a loopback port, with the tiny checkpoint behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import threading
+import wave
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from mlx_audio_r1.serve.run import listen, make_server, running_service
+from mlx_audio_r1.serve.service import ServeOptions
+from mlx_audio_r1.session import AudioR1, load
+
+TINY = Path(__file__).parent.parent / "golden" / "tiny-fp32"
+
+
+def load_tiny() -> AudioR1:
+    return load(TINY)
+
+
+@contextmanager
+def serving(make=load_tiny, **options: Any) -> Iterator[SimpleNamespace]:
+    """A server in a thread, until the block ends: its url, its service, an HTTP client."""
+    with listen("127.0.0.1", 0) as bound, running_service(make, ServeOptions(**options)) as service:
+        server = make_server(service)
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve(sockets=[bound])))
+        thread.start()
+        url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+        try:
+            with httpx.Client(base_url=url, timeout=60, trust_env=False) as http:
+                yield SimpleNamespace(url=url, service=service, http=http, server=server, loop=loop,
+                                      port=bound.getsockname()[1])
+        finally:
+            server.should_exit = True
+            thread.join()
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(loop.shutdown_default_executor())
+            loop.close()
+
+
+@pytest.fixture(scope="session")
+def served() -> Iterator[SimpleNamespace]:
+    """A server that many tests share."""
+    with serving(keep_alive=0.5) as server:
+        yield server
+
+
+def wav(seconds: float, rate: int = 16_000, hertz: float = 440.0) -> bytes:
+    """A tone as a WAV file."""
+    t = np.arange(int(seconds * rate)) / rate
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setparams((1, 2, rate, 0, "NONE", ""))
+        file.writeframes((0.3 * np.sin(2 * np.pi * hertz * t) * 32767).astype("<i2").tobytes())
+    return buffer.getvalue()
+
+
+def input_audio(data: bytes, format: str = "wav") -> dict[str, Any]:
+    return {"type": "input_audio", "input_audio": {"data": base64.b64encode(data).decode(), "format": format}}
+
+
+GREEDY = {"temperature": 0, "max_tokens": 24, "thinking_budget": 6}
