@@ -9,6 +9,7 @@ so that the decoder later has to look at one place only.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Callable
 
@@ -30,6 +31,7 @@ PATCH_SECONDS = 0.08
 SHORTEST = 0.12  # s, shorter sounds are labelled as this long
 MOST_EVENTS, MOST_SECONDS = 6, 10
 BATCH_FRAMES = 12_000  # mel frames a step
+LOWEST_LEVEL, LEVEL_STEP = -60.0, 4.0  # dB of the summed mel power
 LEVEL_NOISE, FRAME_NOISE = 0.06, 0.015  # log-mel units, added while training
 
 Label = Callable[[w.Event], int]
@@ -72,11 +74,13 @@ PATCH_HEADS = {  # what every patch is asked
     "floor": len(w.FLOORS),
     "second": MOST_SECONDS + 1,
     "tenth": 10,
+    "level_now": 20,  # steps of LEVEL_STEP
+    "pitch_now": len(w.PITCHES),
 }
 HEADS = PATCH_HEADS | {name: classes for name, (classes, _) in EVENT_HEADS.items()}
 
 
-def labels(truth: w.Truth) -> np.ndarray:
+def labels(truth: w.Truth, log_mel: np.ndarray) -> np.ndarray:
     """(N, len(HEADS)) int8 labels of a clip's patches, IGNORE where a question has no answer."""
     count = patch_count(sounds.samples(truth.seconds))
     table = {name: np.full(count, IGNORE, np.int8) for name in HEADS}
@@ -86,6 +90,7 @@ def labels(truth: w.Truth) -> np.ndarray:
     table["floor"][:] = _index(w.FLOORS, truth.floor_db)
     tenths = np.round(time * 10).astype(int)
     table["second"][:], table["tenth"][:] = tenths // 10, tenths % 10
+    table["level_now"][:] = _levels(log_mel, count)
     for number, event in enumerate(truth.events, start=1):
         _label_event(table, time, number, event, is_last=number == len(truth.events))
     return np.stack(list(table.values()), axis=1)
@@ -100,6 +105,26 @@ def _label_event(table: dict[str, np.ndarray], time: np.ndarray, number: int, ev
     table["onset"][np.abs(time - event.start) <= PATCH_SECONDS / 2] = 1
     for name, (_, label) in EVENT_HEADS.items():
         table[name][inside] = label(event)
+    if event.hz and event.end_hz and event.source != "speech":
+        table["pitch_now"][inside] = _pitch_at(event, time[inside])
+
+
+def _pitch_at(event: w.Event, time: np.ndarray) -> np.ndarray:
+    """The pitch label at moments of a glide or a steady sound."""
+    start, end = math.log(event.hz or 1.0), math.log(event.end_hz or 1.0)
+    done = np.clip((time - event.start) / (event.end - event.start), 0.0, 1.0)
+    height = start + (end - start) * done
+    return np.abs(height[:, None] - np.log(w.PITCHES)).argmin(axis=1)
+
+
+def _levels(log_mel: np.ndarray, count: int) -> np.ndarray:
+    """(T, n_mels) -> (count,) level of every patch in steps of LEVEL_STEP above LOWEST_LEVEL."""
+    power = 10.0 ** (4.0 * log_mel.astype(np.float32) - 4.0)
+    frames = 10 * np.log10(power.sum(axis=1) + 1e-12)
+    smooth = np.convolve(np.pad(frames, 3, mode="edge"), np.full(7, 1 / 7), mode="valid")
+    centres = np.minimum(np.arange(count) * 8 + 1, len(frames) - 1)
+    step = (smooth[centres] - LOWEST_LEVEL) / LEVEL_STEP
+    return np.clip(step, 0, PATCH_HEADS["level_now"] - 1).astype(np.int8)
 
 
 class Listener(nn.Module):
@@ -143,7 +168,7 @@ def listening_loss(model: Listener, batch: tuple[mx.array, mx.array]) -> tuple[m
 
 def batches(clips: Clips, seed: int) -> Callable[[int], tuple[mx.array, mx.array]]:
     """Step -> (log-mels of one length with a little noise, labels)."""
-    truth = [labels(t) for t in clips.truths]
+    truth = lru_cache(maxsize=None)(lambda i: labels(clips.truths[i], clips.mels[i]))
     lengths = list(clips.by_frames)
     share = np.array([len(clips.by_frames[n]) * n for n in lengths], float)
 
@@ -156,7 +181,7 @@ def batches(clips: Clips, seed: int) -> Callable[[int], tuple[mx.array, mx.array
         shift, hiss = mx.random.split(mx.random.key(seed * 1_000_003 + step))
         mel = mel + LEVEL_NOISE * mx.random.normal((len(chosen), 1, 1), key=shift)
         mel = mel + FRAME_NOISE * mx.random.normal(mel.shape, key=hiss)
-        return mel, mx.array(np.stack([truth[i] for i in chosen]).astype(np.int32))
+        return mel, mx.array(np.stack([truth(int(i)) for i in chosen]).astype(np.int32))
 
     return batch
 
@@ -165,7 +190,7 @@ def accuracy(model: Listener, clips: Clips) -> dict[str, float]:
     """Share of the labelled patches each head answers right."""
     right, asked = np.zeros(len(HEADS)), np.zeros(len(HEADS))
     for group in clips.groups(64):
-        target = np.stack([labels(clips.truths[i]) for i in group])
+        target = np.stack([labels(clips.truths[i], clips.mels[i]) for i in group])
         logits = split_heads(model(clips.stack(group)))
         guess = np.stack([np.array(x.argmax(-1)) for x in logits.values()], axis=-1)
         right += ((guess == target) & (target != IGNORE)).sum((0, 1))
@@ -174,12 +199,21 @@ def accuracy(model: Listener, clips: Clips) -> dict[str, float]:
 
 
 def learn_to_listen(
-    config: AudioConfig, clips: Clips, test: Clips, folder: Path, steps: int, seed: int = 0
+    config: AudioConfig,
+    clips: Clips,
+    test: Clips,
+    folder: Path,
+    optim: OptimConfig,
+    start: Listener | None = None,
+    seed: int = 0,
 ) -> Listener:
-    """Train encoder and adaptor; the log and the state are in `folder`."""
+    """Train encoder and adaptor, from those of `start` where it is given; log and state are in `folder`."""
     mx.random.seed(seed)
     model = Listener(config)
-    loop = LoopConfig(steps=steps, folder=folder, save_every=50)
-    optimizer = muon_and_adamw(OptimConfig(steps=steps))
+    if start is not None:
+        model.audio_encoder.update(start.audio_encoder.parameters())
+        model.audio_adaptor.update(start.audio_adaptor.parameters())
+    loop = LoopConfig(steps=optim.steps, folder=folder, save_every=50)
+    optimizer = muon_and_adamw(optim)
     train(model, optimizer, listening_loss, batches(clips, seed), loop, lambda _: accuracy(model, test))
     return model

@@ -27,10 +27,15 @@ from mlx_audio_r1.nano.reason import learn_to_reason, new_model
 from mlx_audio_r1.nano.vocabulary import Prompts, learn_tokenizer, save_tokenizer
 from mlx_audio_r1.tasks.acoustic.questions import HEARS
 from mlx_audio_r1.tokenizer import Tokenizer
+from mlx_audio_r1.train.optim import OptimConfig
 
 HERE = Path(__file__).parent
-TRAIN_CLIPS, REASON_CLIPS, TEST_CLIPS = 20_000, 12_000, 250  # stage A, stage B, checks
-LISTEN_STEPS, REASON_STEPS = 700, 1_500
+TRAIN_CLIPS, REASON_CLIPS, TEST_CLIPS = 20_000, 8_000, 250  # stage A, stage B, checks
+LISTEN_ROUNDS = (  # stage A, the second round from where the first one ended
+    OptimConfig(steps=550),
+    OptimConfig(steps=320, matrix_rate=0.012, other_rate=2e-3, warmup=15, hold=0.25),
+)
+REASON = OptimConfig(steps=1_100)
 CHECK_PER_TASK = 8  # items of the small table in the log
 AUDIO = {
     "n_mels": 128,
@@ -85,7 +90,7 @@ def make(work: Path, out: Path) -> None:
     config = parse_config(config_json(backend))
     with cpu_speed():
         model = new_model(config)
-        _listen(model, config, clips, test, work / "listen")
+        _listen(model, config, clips, test, work)
         prompts = Prompts(Tokenizer(backend))
         items = table.draw_items(CHECK_PER_TASK, seed=1)
 
@@ -94,7 +99,7 @@ def make(work: Path, out: Path) -> None:
             rows = table.measure(model, prompts, items, columns=("thinking",))
             return {"mean": round(table.mean_row(rows).thinking, 3), **{r.task: round(r.thinking, 2) for r in rows}}
 
-        learn_to_reason(model, clips.first(REASON_CLIPS), prompts, work / "reason", REASON_STEPS, on_save=check)
+        learn_to_reason(model, clips.first(REASON_CLIPS), prompts, work / "reason", REASON, on_save=check)
     save(model, backend, out)
     _merge_logs(work, out.parent / "log.jsonl")
 
@@ -117,18 +122,22 @@ def _tokenizer(folder: Path, clips: Clips) -> tokenizers.Tokenizer:
     return tokenizers.Tokenizer.from_file(str(path))
 
 
-def _listen(model: Model, config: ModelConfig, clips: Clips, test: Clips, folder: Path) -> None:
+def _listen(model: Model, config: ModelConfig, clips: Clips, test: Clips, work: Path) -> None:
     """Stage A, then its encoder and adaptor into the model."""
-    listener = learn_to_listen(config.audio, clips, test, folder, LISTEN_STEPS)
-    model.audio_encoder.update(listener.audio_encoder.parameters())
-    model.audio_adaptor.update(listener.audio_adaptor.parameters())
+    listener = None
+    for number, optim in enumerate(LISTEN_ROUNDS, start=1):
+        folder = work / f"listen-{number}"
+        listener = learn_to_listen(config.audio, clips, test, folder, optim, listener, seed=number - 1)
+    if listener is not None:
+        model.audio_encoder.update(listener.audio_encoder.parameters())
+        model.audio_adaptor.update(listener.audio_adaptor.parameters())
 
 
 def _merge_logs(work: Path, path: Path) -> None:
-    """One log of both stages."""
+    """One log of all stages."""
     rows = [
         json.dumps({"stage": stage, **json.loads(line)})
-        for stage in ("listen", "reason")
+        for stage in (*(f"listen-{n}" for n in range(1, len(LISTEN_ROUNDS) + 1)), "reason")
         for line in (work / stage / "log.jsonl").read_text(encoding="utf-8").splitlines()
     ]
     path.write_text("\n".join(rows) + "\n", encoding="utf-8")

@@ -27,11 +27,15 @@ from mlx_audio_r1.train.optim import OptimConfig, muon_and_adamw
 
 BATCH_TOKENS = 4_000  # a step, the audio patches included
 PER_CLIP = 4  # questions behind one clip
+GROUPS = 3  # clips are drawn that many times over and sorted by length, so that little is padding
 ROUND_TO = 8  # lengths are padded to a multiple, so that few shapes exist
-DIRECT_SHARE, CHOICE_SHARE = 0.18, 0.3  # of the batches: no thinking, options
+DIRECT_SHARE, CHOICE_SHARE = 0.18, 0.25  # of the batches: no thinking, options
 ALONE_SHARE, SYSTEM_SHARE = 0.12, 0.04  # one question a prompt (text first, text only); a system prompt
 TEXT_ONLY_SHARE = 0.12  # of the prompts that stand alone
 CAPTION_SHARE, OFF_TOPIC_SHARE, LOWER_SHARE = 0.04, 0.02, 0.1  # of the questions
+
+
+Row = tuple[list[int], list[int]]  # prompt, completion
 
 
 @dataclass(frozen=True)
@@ -146,18 +150,29 @@ class Lessons:
         system = str(rng.choice(SYSTEM_PROMPTS)) if rng.random() < SYSTEM_SHARE else None
         patches = (len(self.outputs[pool[0]]) + 1) // 2
         each = patches + PER_CLIP * (90 if choice else 55)
-        chosen = rng.choice(pool, max(4, min(len(pool), BATCH_TOKENS // each)), replace=len(pool) < 4)
-        rows = []
-        for clip in np.repeat(chosen, PER_CLIP):
-            question = self._question(rng, clip, choice)
-            prompt = self.prompts.prompt(_vary(rng, question.text), [patches], thinking, system=system)
-            rows.append((prompt, self.prompts.completion(question, thinking)))
-        length = rows[0][0].index(self.prompts.audio_end) + 1
-        prefix = np.array([rows[0][0][:length]] * len(chosen))
-        ids, targets = _pad([(p[length:], c) for p, c in rows])
-        return Batch(
-            self._features(chosen), mx.array(prefix), self._patches(prefix), mx.array(ids), mx.array(targets)
-        )
+        count = max(1, min(len(pool) // GROUPS, BATCH_TOKENS // each))
+        groups = []
+        for clip in rng.choice(pool, GROUPS * count, replace=len(pool) < GROUPS):
+            asked = [self._question(rng, clip, choice) for _ in range(PER_CLIP)]
+            rows = [self._row(rng, question, [patches], thinking, system=system) for question in asked]
+            groups.append((int(clip), rows))
+        groups.sort(key=lambda g: max(len(p) + len(c) for p, c in g[1]))
+        at = int(rng.integers(GROUPS)) * count
+        return self._stack(groups[at : at + count])
+
+    def _row(self, rng: np.random.Generator, question: q.Question, patches: list[int], thinking: bool,
+             **rendering: Any) -> Row:  # fmt: skip
+        prompt = self.prompts.prompt(_vary(rng, question.text), patches, thinking, **rendering)
+        return prompt, self.prompts.completion(question, thinking)
+
+    def _stack(self, groups: Sequence[tuple[int, list[Row]]]) -> Batch:
+        """Clips and their questions; what all prompts begin with is kept once a clip."""
+        first = groups[0][1][0][0]
+        length = first.index(self.prompts.audio_end) + 1
+        prefix = np.array([first[:length]] * len(groups))
+        ids, targets = _pad([(p[length:], c) for _, rows in groups for p, c in rows])
+        features = self._features([clip for clip, _ in groups])
+        return Batch(features, mx.array(prefix), self._patches(prefix), mx.array(ids), mx.array(targets))
 
     def _alone(self, rng: np.random.Generator, pool: np.ndarray) -> Batch:
         """One question a prompt, the text before the sound or without one."""
@@ -168,14 +183,12 @@ class Lessons:
         for clip in chosen:
             mute = rng.random() < TEXT_ONLY_SHARE
             question = q.make_off_topic(rng) if mute else self._question(rng, clip, bool(rng.random() < CHOICE_SHARE))
-            text = _vary(rng, question.text)
-            prompt = self.prompts.prompt(text, [] if mute else [count], thinking, text_first=True)
-            rows.append((prompt, self.prompts.completion(question, thinking)))
+            rows.append(self._row(rng, question, [] if mute else [count], thinking, text_first=True))
         ids, targets = _pad(rows)
         prefix = mx.zeros((len(chosen), 0), mx.int32)
         return Batch(self._features(chosen), prefix, self._patches(ids), mx.array(ids), mx.array(targets))
 
-    def _features(self, chosen: np.ndarray) -> mx.array:
+    def _features(self, chosen: Sequence[int]) -> mx.array:
         return mx.array(np.stack([self.outputs[i] for i in chosen]).astype(np.float32))
 
     def _patches(self, ids: np.ndarray) -> mx.array:
@@ -191,7 +204,7 @@ def _vary(rng: np.random.Generator, text: str) -> str:
     return text.lower().rstrip("?.")
 
 
-def _pad(rows: Sequence[tuple[list[int], list[int]]]) -> tuple[np.ndarray, np.ndarray]:
+def _pad(rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:
     """(prompt, completion) pairs -> (rows, L) ids and next-token targets, IGNORE on the prompts."""
     length = _round_up(max(len(p) + len(c) for p, c in rows) - 1, ROUND_TO)
     ids = np.zeros((len(rows), length), np.int32)
@@ -212,14 +225,14 @@ def learn_to_reason(
     clips: Clips,
     prompts: Prompts,
     folder: Path,
-    steps: int,
+    optim: OptimConfig,
     seed: int = 0,
     on_save: Callable[[int], dict[str, Any]] | None = None,
 ) -> None:
     """Train adaptor and decoder of `model` in place."""
     lessons = Lessons(clips, encode_clips(model, clips, folder / "encoded.npz"), prompts, seed)
-    optimizer = muon_and_adamw(OptimConfig(steps=steps))
-    train(Reasoner(model), optimizer, reasoning_loss, lessons, LoopConfig(steps, folder), on_save)
+    loop = LoopConfig(optim.steps, folder)
+    train(Reasoner(model), muon_and_adamw(optim), reasoning_loss, lessons, loop, on_save)
 
 
 def new_model(config: ModelConfig, seed: int = 0) -> Model:
