@@ -84,16 +84,18 @@ def _batch(inputs: list[str], options: dict[str, Any]) -> int:
 
 
 def _asking(options: dict[str, Any]) -> Any:
-    from mlx_audio_r1.jobs.asking import Asking
+    from mlx_audio_r1.jobs.asking import KINDS, Asking
+    from mlx_audio_r1.jobs.transcripts import TEXT_SECONDS, with_room
 
     own = {name: options.pop(name) for name in ("kind", "prompt", "system_prompt", "num_samples")}
     choices = options.pop("choices")
     prefill = options.pop("prefill_response")
+    settings = settings_given(options)
     return Asking(
         **own,
         choices=[choice.strip() for choice in choices.split("|")] if choices else None,
         prefill=prefill,
-        settings=settings_given(options),
+        settings=with_room(settings, TEXT_SECONDS) if KINDS[own["kind"]].spoken else settings,
     )
 
 

@@ -77,7 +77,7 @@ def _transcribe(audio: list[str], options: dict[str, Any]) -> int:
         "recursive", "max_concurrency", "model", "chunk_seconds", "no_progress")}
     formats = FORMATS if own["output_format"] == "all" else (own["output_format"],)
     _check(own, audio)
-    asking = _asking(options)
+    asking = _asking(options, _window(own))
     items = _items(audio, own["recursive"])
     stems = _stems(items, own["output_name"])
     folder = Path(own["output_dir"])
@@ -102,8 +102,9 @@ def _check(own: dict[str, Any], audio: list[str]) -> None:
         raise click.UsageError("--output-name is a name; --output-dir says where.")
 
 
-def _asking(options: dict[str, Any]) -> Any:
+def _asking(options: dict[str, Any], window: float | None) -> Any:
     from mlx_audio_r1.jobs.asking import Asking
+    from mlx_audio_r1.jobs.transcripts import with_room
 
     language = options.pop("language")
     return Asking(
@@ -111,7 +112,7 @@ def _asking(options: dict[str, Any]) -> Any:
         language=LANGUAGES.get(language, language),
         context=options.pop("initial_prompt"),
         prefill=options.pop("prefill_response"),
-        settings=settings_given(options),
+        settings=with_room(settings_given(options), window),
     )
 
 

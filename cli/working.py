@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import click
@@ -29,24 +30,25 @@ def work(
     from mlx_audio_r1.jobs.run import outcomes
     from mlx_audio_r1.session import load
 
-    Settings(**asking.options(0))  # wrong values are said before anything is loaded
+    settings = Settings(**asking.options())  # wrong values are said before anything is loaded
+    if settings.max_kv_size is not None:
+        raise click.UsageError("--max-kv-size does not go with many replies at once; use --kv-bits.")
     _say_what_is_done(todo)
     if not todo.items:
         return SOME_FAILED if todo.failed_before else 0
     r1 = load(choose_model(own["model"]), chunk_seconds=own["chunk_seconds"])
     notice_nano(r1.config.raw)
-    cutting = cut(r1.config)
     progress = Progress(len(todo.items), shown=not own["no_progress"])
-    stream = outcomes(
-        r1, todo.items, asking, cutting, samples=todo.samples, max_concurrency=own["max_concurrency"]
-    )
+    stream = outcomes(r1, todo.items, asking, cut(r1.config), samples=todo.samples,
+                      max_rows=own["max_concurrency"])
     left = {item.id: len(todo.samples[item.id]) for item in todo.items}
     interrupted = False
     try:
-        for outcome in stream:
-            for line in keep(outcome, r1.name) or ():
-                progress.say(line)
-            _count(outcome, left, progress)
+        with closing(stream):
+            for outcome in stream:
+                for line in keep(outcome, r1.name) or ():
+                    progress.say(line)
+                _count(outcome, left, progress)
     except KeyboardInterrupt:
         interrupted = True
     finally:

@@ -15,29 +15,47 @@ T = TypeVar("T")
 GOODBYE_SECONDS = 1.0  # how long the end waits for the thread; it may be inside a decoder
 
 
-def ahead(work: Iterable[T], cost: Callable[[T], float], budget: float) -> Iterator[T]:
+class Ahead(Generic[T]):
     """The values of `work` in order, computed in a thread. Together those that wait cost at most
-    `budget`, or are one. An exception of `work` is raised here, in its place."""
-    line = _Line(cost, budget)
-    thread = Thread(target=line.fill, args=(work,), daemon=True, name="decode-ahead")
-    thread.start()
-    try:
-        yield from line.values()
-    finally:
-        line.stop()
-        thread.join(GOODBYE_SECONDS)
+    `budget`, or are one. An exception of `work` is raised in its place. Close it when done."""
 
-
-class _Line(Generic[T]):
-    def __init__(self, cost: Callable[[T], float], budget: float):
+    def __init__(self, work: Iterable[T], cost: Callable[[T], float], budget: float):
         self._cost, self._budget = cost, budget
         self._waiting: deque[T] = deque()
         self._held = 0.0
         self._ended = self._stopped = False
         self._error: BaseException | None = None
         self._changed = Condition()
+        self._thread = Thread(target=self._fill, args=(work,), daemon=True, name="decode-ahead")
+        self._thread.start()
 
-    def fill(self, work: Iterable[T]) -> None:
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        with self._changed:
+            self._changed.wait_for(self.is_ready)
+            if self._waiting:
+                value = self._waiting.popleft()
+                self._held -= self._cost(value)
+                self._changed.notify_all()
+                return value
+        if self._error is not None:
+            raise self._error
+        raise StopIteration
+
+    def is_ready(self) -> bool:
+        """Would the next value, or the end, come at once?"""
+        return bool(self._waiting) or self._ended
+
+    def close(self) -> None:
+        """Nobody takes values any more; the thread ends after the one it is at."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+        self._thread.join(GOODBYE_SECONDS)
+
+    def _fill(self, work: Iterable[T]) -> None:
         """What the thread does."""
         error: BaseException | None = None
         try:
@@ -60,23 +78,3 @@ class _Line(Generic[T]):
             self._held += cost
             self._changed.notify_all()
             return not self._stopped
-
-    def values(self) -> Iterator[T]:
-        """The values, until the work is over."""
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._ended)
-                if not self._waiting:
-                    break
-                value = self._waiting.popleft()
-                self._held -= self._cost(value)
-                self._changed.notify_all()
-            yield value
-        if self._error is not None:
-            raise self._error
-
-    def stop(self) -> None:
-        """Nobody takes values any more."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify_all()

@@ -67,9 +67,6 @@ class Asking:
         system = [Message("system", (self.system_prompt,))] if self.system_prompt else []
         return [*system, user_message([AudioPart(w, 16_000) for w in waveforms], self.text(prompt))]
 
-    def options(self, sample: int) -> dict[str, Any]:
-        """Fields of `Settings` for the sample of this number; each has a seed of its own."""
-        options = {**KINDS[self.kind].defaults, **self.settings}
-        if options.get("seed") is not None:
-            options["seed"] += sample
-        return options
+    def options(self) -> dict[str, Any]:
+        """Fields of `Settings`."""
+        return {**KINDS[self.kind].defaults, **self.settings}

@@ -21,6 +21,8 @@ from mlx_audio_r1.jobs.pauses import FRAMES_PER_SECOND, levels, soundscape
 from mlx_audio_r1.jobs.sources import Item
 from mlx_audio_r1.jobs.windows import Window, cut_out, plan
 
+ALL_SILENCE = "nothing but silence: there is nothing to write down"
+
 
 @dataclass(frozen=True)
 class Cutting:
@@ -101,10 +103,10 @@ def _windows(item: Item, cutting: Cutting) -> Iterator[Clip]:
         scape = soundscape(levels(c.waveform for c in _chunks(item, cutting, CHUNK_SECONDS, ends.append)))
     windows = plan(scape, cutting.window or ends[-1], cutting.piece, cutting.overlap)
     skipped = scape.silent_frames / FRAMES_PER_SECOND
-    recording = Recording(item, ends[-1], skipped, len(windows), tuple(notes))
     if not windows:
-        yield Clip(recording, 0, (), ())
+        yield Clip(Recording(item, ends[-1], ends[-1], 0, (*notes, ALL_SILENCE)), 0, (), ())
         return
+    recording = Recording(item, ends[-1], skipped, len(windows), tuple(notes))
     with _damage_noted():
         blocks = (c.waveform for c in _chunks(item, cutting, CHUNK_SECONDS))
         for index, (window, waveforms) in enumerate(zip(windows, cut_out(blocks, windows), strict=True)):

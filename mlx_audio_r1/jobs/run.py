@@ -13,8 +13,8 @@ from itertools import chain
 
 from mlx_audio_r1.errors import AudioR1Error
 from mlx_audio_r1.generate import Timings
-from mlx_audio_r1.jobs.ahead import ahead
-from mlx_audio_r1.jobs.answers import Passed, Request, answer
+from mlx_audio_r1.jobs.ahead import Ahead
+from mlx_audio_r1.jobs.answers import Answer, Passed, Request, answer
 from mlx_audio_r1.jobs.asking import KINDS, Asking
 from mlx_audio_r1.jobs.hearing import Broken, Clip, Cutting, Recording, cost, hear
 from mlx_audio_r1.jobs.records import Record, reply_fields
@@ -63,19 +63,16 @@ def outcomes(
     cutting: Cutting,
     *,
     samples: Mapping[str, Sequence[int]] | None = None,
-    max_concurrency: int = 1,
+    max_rows: int = 8,
 ) -> Iterator[Outcome]:
     """Ask about every recording. samples: which of `asking.num_samples` are wanted of an id; all of
     them where it is not named."""
     wanted = samples or {}
     job = _Job(asking, {item.id: tuple(wanted.get(item.id, range(asking.num_samples))) for item in items})
-    with closing(ahead(hear(list(items), cutting), cost, AHEAD_SECONDS)) as clips:
+    with closing(Ahead(hear(list(items), cutting), cost, AHEAD_SECONDS)) as clips:
         requests = chain.from_iterable(job.requests(clip) for clip in clips)
-        for answered in answer(r1, requests, max_concurrency):
-            if isinstance(answered, Passed):
-                yield from answered.value
-            else:
-                yield from job.take(*answered)
+        for answered in answer(r1, requests, max_rows=max_rows, is_ready=clips.is_ready):
+            yield from answered.value if isinstance(answered, Passed) else job.take(answered)
 
 
 class _Job:
@@ -98,22 +95,21 @@ class _Job:
             opened = self._open.setdefault(item.id, _Open(clip.recording, set(self._samples[item.id])))
             opened.clips[clip.index] = Clip(clip.recording, clip.index, clip.pieces, (), clip.overlap)
             messages = self._asking.messages(clip.waveforms, item.prompt)
-            for sample in self._samples[item.id]:
-                yield Request(
-                    (item.id, clip.index, sample), messages, self._asking.options(sample), self._asking.prefill
-                )
+            options = {**self._asking.options(), "prefill_response": self._asking.prefill}
+            yield Request((item.id, clip.index), messages, self._samples[item.id], options)
 
-    def take(self, key: tuple[str, int, int], reply: Reply | AudioR1Error) -> Iterator[Outcome]:
-        """A reply, and what it completes."""
-        id_, index, sample = key
+    def take(self, answer: Answer) -> Iterator[Outcome]:
+        """An answer, and what it completes."""
+        id_, index = answer.key
         opened = self._open.get(id_)
         if opened is None:
             return  # another clip of it has failed
-        if isinstance(reply, AudioR1Error):
-            yield self._fail(opened.recording.item, reply)
+        if isinstance(answer.reply, AudioR1Error):
+            yield self._fail(opened.recording.item, answer.reply)
             return
+        sample = answer.sample
         replies = opened.replies.setdefault(sample, {})
-        replies[index] = reply
+        replies[index] = answer.reply
         if len(replies) == opened.recording.clips:
             yield self._complete(opened, sample)
 
@@ -178,7 +174,8 @@ def record(outcome: Outcome, asking: Asking, model: str) -> Record:
 
 def _heard_fields(outcome: Outcome, spoken: bool) -> Record:
     reply = whole_reply(outcome.heard)
-    texts = {"text": reply.answer} if spoken else {}
+    assert outcome.recording is not None
+    texts = {"text": reply.answer, "silence_skipped": outcome.recording.silence_skipped} if spoken else {}
     pieces = [
         {"start": start, "end": end}
         for heard in outcome.heard

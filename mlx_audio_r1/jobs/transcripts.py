@@ -7,10 +7,12 @@ is noted. Music and long pauses below the threshold of silence look the same, so
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
+from typing import Any
 
 from mlx_audio_r1.config import ModelConfig, patch_count
+from mlx_audio_r1.generate import ANSWER_RESERVE
 from mlx_audio_r1.jobs.asking import KINDS, Asking
 from mlx_audio_r1.jobs.hearing import Cutting
 from mlx_audio_r1.jobs.run import Heard, Outcome
@@ -23,7 +25,7 @@ OVERLAP_SECONDS = 5.0  # heard twice where a window cannot end in a pause
 FEWEST_WORDS = 30.0  # a minute; slow speech has about 100
 SHARE_OF_MEDIAN = 0.3
 JUDGED_SECONDS = 20.0  # a shorter window may hold few words
-SPOKEN_TOKENS = 6.0  # tokens of text for a second of sound, at most, when room is planned
+SPOKEN_TOKENS = 8.0  # tokens of text for a second of sound, at most
 PROMPT_TOKENS = 512
 
 
@@ -31,6 +33,13 @@ def longest_window(config: ModelConfig, piece: float) -> float:
     """Seconds of sound that fit the context together with their words."""
     per_second = (patch_count(int(piece * 16_000)) + 2) / piece + SPOKEN_TOKENS
     return max(piece, (config.context_length - PROMPT_TOKENS) / per_second)
+
+
+def with_room(settings: Mapping[str, Any], window: float | None) -> dict[str, Any]:
+    """Settings in which a window that runs away is stopped; those who reason are left alone."""
+    bounded = window is not None and not settings.get("thinking") and "max_tokens" not in settings
+    cap = {"max_tokens": int(window * SPOKEN_TOKENS) + ANSWER_RESERVE} if bounded and window else {}
+    return {**cap, **settings}
 
 
 def cutting(
@@ -56,9 +65,6 @@ def transcript(outcome: Outcome, asking: Asking, model: str) -> Transcript:
     recording = outcome.recording
     assert recording is not None
     segments = tuple(_segment(heard) for heard in outcome.heard)
-    notes = list(recording.notes)
-    if not segments:
-        notes.append("nothing but silence: there is nothing to write down")
     return Transcript(
         file=recording.item.path,
         model=model,
@@ -68,7 +74,7 @@ def transcript(outcome: Outcome, asking: Asking, model: str) -> Transcript:
         silence_skipped=recording.silence_skipped,
         text=glue([segment.text for segment in segments]),
         segments=segments,
-        notes=(*notes, *thin(segments), *cut_short(segments)),
+        notes=(*recording.notes, *thin(segments), *cut_short(segments)),
     )
 
 
