@@ -42,7 +42,7 @@ def ask(audio: tuple[str, ...], prompt: str, **options: Any) -> None:
 
 def _answer(audio: list[str], prompt: str, options: dict[str, Any]) -> None:
     from mlx_audio_r1.cli.model_choice import choose_model, notice_nano
-    from mlx_audio_r1.cli.show import ReplyPrinter, prefill_progress, reply_record, show_timings
+    from mlx_audio_r1.cli.show import ReplyPrinter, prefill_progress, reply_record, show_pieces, show_timings
 
     from mlx_audio_r1.cli.startup import import_engine
 
@@ -59,6 +59,7 @@ def _answer(audio: list[str], prompt: str, options: dict[str, Any]) -> None:
     stream = r1.stream(
         messages, prefill_response=prefill, progress=prefill_progress, **settings_given(options)
     )
+    show_pieces(stream.heard, own["chunk_seconds"])
     printer = ReplyPrinter(as_json=own["as_json"], hide_thinking=own["hide_thinking"])
     for step in stream:
         printer.step(step.kind, step.text)

@@ -14,6 +14,8 @@ NOTES = {  # finish_reason -> what to say on stderr
     "loop": "the model repeated itself and was stopped",
 }
 
+LONG_SECONDS = 300.0  # of sound in one context: beyond it a model tends to summarise
+
 
 class ReplyPrinter:
     """Prints steps as they come and a closing line when something was cut."""
@@ -69,6 +71,18 @@ def show_timings(reply: Any) -> None:
         f"[{reply.audio_seconds:.1f} s of sound in {t.encode:.2f} s; "
         f"{u.prompt_tokens} prompt tokens in {t.prefill:.2f} s; "
         f"{u.reasoning_tokens} + {u.answer_tokens} tokens at {written / max(t.decode, 1e-9):.0f} a second]",
+        dim=True, err=True,
+    )
+
+
+def show_pieces(heard: Any, longest: float) -> None:
+    """How long sounds were split, on stderr."""
+    pieces = sum(len(sound) for sound in heard.patches)
+    if pieces == len(heard.patches):
+        return
+    words = "; for every word of it: audio-r1 transcribe" if heard.seconds > LONG_SECONDS else ""
+    click.secho(
+        f"[{heard.seconds:.1f} s of sound, heard at once in {pieces} pieces of at most {longest:g} s{words}]",
         dim=True, err=True,
     )
 

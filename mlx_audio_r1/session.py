@@ -309,7 +309,7 @@ class ReplyStream:
     def __init__(self, generation: Generation, prompt_tokens: int, heard: Heard):
         self._generation = generation
         self._prompt_tokens = prompt_tokens
-        self._heard = heard
+        self.heard = heard
         self._text = {"thinking": "", "answer": ""}
 
     def __iter__(self) -> Iterator[Step]:
@@ -323,7 +323,7 @@ class ReplyStream:
         if writer.finish_reason is None:
             for _ in self:
                 pass
-        return reply_of(writer, self._text, self._generation.timings, self._prompt_tokens, self._heard)
+        return reply_of(writer, self._text, self._generation.timings, self._prompt_tokens, self.heard)
 
 
 def reply_of(
