@@ -11,8 +11,10 @@ from mlx_audio_r1.errors import AudioR1Error
 
 COMMANDS = {  # name -> module, in the order in which help lists them
     "ask": "ask",
+    "serve": "serve_command",
     "batch": "batch_command",
     "transcribe": "transcribe",
+    "plan": "plan",
     "info": "info",
     "pull": "pull_command",
     "convert": "convert_command",
