@@ -309,8 +309,13 @@ class ReplyStream:
     def __init__(self, generation: Generation, prompt_tokens: int, heard: Heard):
         self._generation = generation
         self._prompt_tokens = prompt_tokens
-        self.heard = heard
+        self._heard = heard
         self._text = {"thinking": "", "answer": ""}
+
+    @property
+    def heard(self) -> Heard:
+        """The sounds of the prompt."""
+        return self._heard
 
     def __iter__(self) -> Iterator[Step]:
         for step in self._generation:
@@ -323,7 +328,7 @@ class ReplyStream:
         if writer.finish_reason is None:
             for _ in self:
                 pass
-        return reply_of(writer, self._text, self._generation.timings, self._prompt_tokens, self.heard)
+        return reply_of(writer, self._text, self._generation.timings, self._prompt_tokens, self._heard)
 
 
 def reply_of(
