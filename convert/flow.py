@@ -15,7 +15,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,8 @@ def convert(
     """
     recipe, options = recipe or Recipe(), options or Options()
     work = Work(Path(mlx_path).expanduser())
-    request = {"hf_path": hf_path, "revision": options.revision, "recipe": asdict(recipe)}
+    hf_path = hf_path.rstrip("/") or hf_path
+    request = {"hf_path": hf_path, "revision": options.revision, "options": recipe.options()}
     _check_target(work, hf_path, options, published=work.is_published(request))
     with work.locked():
         if work.is_published(request):
@@ -132,7 +133,7 @@ def _resumable(work: Work, request: dict[str, Any], options: Options) -> dict[st
         options.say(f"starting over: {work.root} held a conversion with other options")
         return {}
     old = noted["request"]
-    words = " ".join([old["hf_path"], *Recipe(**old["recipe"]).options()])
+    words = " ".join([old["hf_path"], *old["options"]])
     raise CheckpointError(
         f"{work.root} holds an unfinished conversion of {words}; give those options to go on with it, "
         "or --force to start over"
@@ -141,7 +142,8 @@ def _resumable(work: Work, request: dict[str, Any], options: Options) -> dict[st
 
 def _fingerprint(source: Source, plan: Plan) -> str:
     """Changes whenever a byte of the result could: other weights, plan, or arithmetic."""
-    text = repr((FORMAT, mx.__version__, source.identity(), plan.shards, json.dumps(plan.config)))
+    shards = sorted({entry.shard for step in plan.steps for entry in step.sources})
+    text = repr((FORMAT, mx.__version__, source.identity(shards), plan.shards, json.dumps(plan.config)))
     return hashlib.sha256(text.encode()).hexdigest()
 
 

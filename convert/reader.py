@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -29,6 +30,16 @@ DTYPES = {  # safetensors' word -> MLX's type
 WORDS = {dtype: word for word, dtype in DTYPES.items()}
 FLOATING = ("F32", "F16", "BF16")
 MAX_HEADER = 100_000_000  # bytes, the format's own limit
+UNREADABLE = (  # what torch.load raises over damaged, foreign and hostile files
+    RuntimeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    OSError,
+    EOFError,
+    pickle.UnpicklingError,
+)
 TORCH_HINT = 'install it with: pip install "mlx-audio-r1[torch]"'
 
 
@@ -158,7 +169,7 @@ class TorchShard:
             raise CheckpointError(f"{name}: reading it needs PyTorch; {TORCH_HINT}") from None
         try:
             tensors = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-        except Exception as error:  # torch raises half a dozen kinds, pickle's own among them
+        except UNREADABLE as error:
             reason = str(error).splitlines()[0]
             raise CheckpointError(f"{name}: PyTorch cannot read it ({reason})") from None
         words = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}

@@ -44,8 +44,8 @@ class Source:
         """The file on this machine, fetched if need be."""
         raise NotImplementedError
 
-    def identity(self) -> list[Any]:
-        """What changes when the weights change."""
+    def identity(self, shards: list[str]) -> list[Any]:
+        """What changes when the weights in `shards` change."""
         raise NotImplementedError
 
     def header(self, shard: str) -> dict[str, Entry]:
@@ -147,8 +147,7 @@ class Folder(Source):
     def path(self, filename: str) -> Path:
         return self.folder / filename
 
-    def identity(self) -> list[Any]:
-        shards = sorted(n for n in self._sizes if any(fnmatch(n, p) for p in SHARD_PATTERNS))
+    def identity(self, shards: list[str]) -> list[Any]:
         stats = [(self.folder / name).stat() for name in shards]
         return [[n, s.st_size, s.st_mtime_ns] for n, s in zip(shards, stats, strict=True)]
 
@@ -191,7 +190,7 @@ class HubRepo(Source):
             raise CheckpointError(f"{name}: what arrived does not have the header the hub showed before")
         return shard
 
-    def identity(self) -> list[Any]:
+    def identity(self, shards: list[str]) -> list[Any]:
         return [self.repo.name, self.repo.commit]
 
     def release(self, shard: str) -> None:

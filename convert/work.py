@@ -55,7 +55,10 @@ class Work:
     def read_state(self) -> dict[str, Any]:
         """What the last run noted; empty when there was none."""
         try:
-            return json.loads(self._state_file.read_text())
+            state = json.loads(self._state_file.read_text())
+            if not isinstance(state, dict) or (state and "request" not in state):
+                raise ValueError
+            return state
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except (OSError, ValueError):
@@ -101,15 +104,16 @@ class Work:
 
     def clean_up(self) -> None:
         """Remove everything but the result; the state goes last."""
-        for path in self.root.iterdir():
-            if path == self._state_file:
-                continue
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink()
-        self._state_file.unlink(missing_ok=True)
-        self.root.rmdir()
+        with disk_errors(self.root):
+            for path in self.root.iterdir():
+                if path == self._state_file:
+                    continue
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()
+            self._state_file.unlink(missing_ok=True)
+            self.root.rmdir()
 
 
 def _sync(path: Path) -> None:

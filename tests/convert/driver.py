@@ -4,7 +4,8 @@ Reads one JSON request a line, answers one JSON line. On Linux each request runs
 that has done the imports, so a hundred of them take seconds; elsewhere it is a fresh process.
 
 A request holds hf_path, mlx_path, recipe, options, and what should happen to it: `kill_at` (SIGKILL at
-this many file-system operations), `step_delay` (seconds a tensor), `file_limit` (bytes a file may have).
+this many file-system operations), `kill_after` (this many tensors), `step_delay` (seconds a tensor),
+`file_limit` (bytes a file may have).
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ def convert_one(request: dict, out: int) -> None:
         if "begun" not in seen:
             seen["begun"] = 1
             os.write(out, b'{"begun": true}\n')
+        seen["tensors"] = seen.get("tensors", -1) + 1
+        if seen["tensors"] == request.get("kill_after"):
+            os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(request.get("step_delay", 0))
 
     if limit := request.get("file_limit"):

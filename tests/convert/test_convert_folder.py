@@ -157,6 +157,15 @@ def test_dequantise_gives_what_mlx_lm_gives(tmp_path, mode):
     assert config == json.loads((BF16 / "config.json").read_text())
 
 
+def test_dequantise_into_another_type(tmp_path):
+    convert(str(BF16), tmp_path / "q", Q4)
+    convert(str(tmp_path / "q"), tmp_path / "back", Recipe(dequantize=True, dtype="float32"))
+    expected = dict(tree_flatten(dequantize_model(load_model(tmp_path / "q")).parameters()))
+    found = mx.load(str(tmp_path / "back" / "model.safetensors"))
+    assert {x.dtype for x in found.values()} == {mx.float32}
+    assert all(mx.array_equal(found[name], expected[name].astype(mx.float32)) for name in found)
+
+
 def test_dequantise_follows_the_bits_of_each_layer(tmp_path):
     convert(str(BF16), tmp_path / "q", Recipe(quant_predicate="mixed_2_6"))
     convert(str(tmp_path / "q"), tmp_path / "back", Recipe(dequantize=True))

@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from mlx_audio_r1.convert import Options, Recipe, convert, find_pulled
-from tests.convert.checkpoints import BF16, copy_of, folder_bytes, read_all
+from tests.convert.checkpoints import BF16, copy_of, folder_bytes, read_all, read_shard
 from tests.convert.loopback_hub import Fault
 from tests.helpers import run
 
@@ -85,25 +85,24 @@ def test_killed_while_fetching_the_next_run_goes_on(hub, hub_driver, tmp_path):
     hub.folders[repo] = BF16
     assert hub_driver.run(repo, tmp_path / "reference", recipe=Q4)["ok"]
     expected = read_all(tmp_path / "reference")
-    rng = random.Random(3)
-    hub.bytes_per_second = 4e6  # 0.7 seconds for the whole
     target = tmp_path / "out"
-    for _ in range(4):
-        hub_driver.run_and_kill(repo, target, rng.uniform(0.4, 0.6), recipe=Q4)
-        assert not target.exists() or (target / "config.json").exists()
-        if target.exists():
-            break
+    first = len(read_shard(BF16 / SHARDS[0]))
+    assert hub_driver.run(repo, target, recipe=Q4, kill_after=first + 3) == {}  # inside the second
+    rng = random.Random(3)
+    hub.bytes_per_second = 1e6  # 0.9 seconds for the third
+    for _ in range(3):
+        assert hub_driver.run_and_kill(repo, target, rng.uniform(0, 0.3), recipe=Q4) == {}
+        assert not target.exists()
     hub.requests.clear()
-    if not target.exists():
-        assert hub_driver.run(repo, target, recipe=Q4)["ok"]
-    assert len(shard_fetches(hub)) < 3, "converted shards are not fetched again"
+    assert hub_driver.run(repo, target, recipe=Q4)["ok"]
+    # The first is converted, the second lay there whole when the run was killed.
+    assert shard_fetches(hub) == [SHARDS[2]]
     assert read_all(target) == expected
     assert not (tmp_path / "out.partial").exists()
 
 
 def test_resuming_stays_with_the_commit_it_began_with(hub, served, hub_driver, tmp_path):
-    hub.bytes_per_second = 2e6
-    hub_driver.run_and_kill(REPO, tmp_path / "out", 0.3, recipe=Q4)
+    assert hub_driver.run(REPO, tmp_path / "out", recipe=Q4, kill_after=5) == {}
     hub.requests.clear()
     assert hub_driver.run(REPO, tmp_path / "out", recipe=Q4)["ok"]
     assert f"GET /api/models/{REPO}/revision/{hub.commit_of(REPO)}" in hub.requests
