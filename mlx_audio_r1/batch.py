@@ -19,15 +19,15 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 from mlx_lm.generate import BatchGenerator, StopSequences
-from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.sample_utils import Sampler, apply_min_p, apply_top_k, apply_top_p
 
 from mlx_audio_r1.errors import PromptError
 from mlx_audio_r1.generate import ReplyWriter, Settings, Step, Timings, processors, sampler
 from mlx_audio_r1.memory import WORKING_BYTES, usable_bytes
-from mlx_audio_r1.models.kv_cache import EXACT, KVFormat, RowCache, Segment
+from mlx_audio_r1.models.shared_prefix import EXACT, KVFormat
 from mlx_audio_r1.models.step_audio_r1 import Model
 from mlx_audio_r1.prompt_cache import Prefix
+from mlx_audio_r1.reading import Reading, Request, kv_format
 from mlx_audio_r1.tokenizer import Tokenizer
 
 MAX_ROWS = 8  # more are slower a row on most Macs until 32 are full
@@ -67,106 +67,12 @@ class Event:
         return self.steps[-1].finish_reason if self.steps else None
 
 
-@dataclass(eq=False)
-class Request:
-    """A prompt and how many replies to it are wanted."""
-
-    id: int
-    ids: list[int]
-    embeddings: mx.array | None
-    settings: Settings
-    thinking_open: bool
-    num_samples: int
-    prefix: Prefix | None
-    form: KVFormat
-    itemsize: int  # bytes of one key or value
-    unseated: deque[int]  # samples that have no row yet
-    started: float = 0.0
-    is_read: bool = False
-    reading: Reading | None = None  # while the prompt is read
-    rows: list[RowCache] | None = None  # one a layer, from then until every sample has its row
-
-    @property
-    def tokens(self) -> int:
-        """The most tokens one reply's context will have."""
-        return len(self.ids) + self.settings.max_tokens
-
-
 @dataclass
 class Counts:
     """Work done, in tokens."""
 
     prefilled: int = 0  # prompt tokens read; those of a known prefix are not
     decoded: int = 0
-
-
-class Reading:
-    """Reads all of a prompt but its last token, in chunks, from embeddings into a fresh cache."""
-
-    def __init__(self, model: Model, request: Request):
-        self._model, self._request = model, request
-        self._goal, self._done = len(request.ids) - 1, 0
-        self._cache = make_prompt_cache(model.language_model)
-        prefix = request.prefix
-        if prefix and prefix.layers:
-            self._cache = [layer.cache(request.form) for layer in prefix.layers]
-            self._done = prefix.length
-
-    @property
-    def finished(self) -> bool:
-        return self._done == self._goal
-
-    def advance(self, chunk: int) -> int:
-        """Read up to `chunk` tokens; how many it were."""
-        prefix, begin = self._request.prefix, self._done
-        stop = prefix.length if prefix and begin < prefix.length else self._goal
-        end = min(begin + chunk, stop)
-        if begin < end:
-            part = mx.array(self._request.ids[begin:end])[None]
-            self._model(part, self._cache, self._request.embeddings[begin:end][None])
-            mx.eval([c.state for c in self._cache])
-            mx.clear_cache()
-        self._done = end
-        if prefix and end == prefix.length and prefix.layers is None:
-            self._pack()
-            layers = [Segment.of(c) for c in self._cache]
-            mx.eval([layer.state for layer in layers])
-            prefix.fill(layers)
-        return end - begin
-
-    def rows(self, shared: bool) -> list[RowCache]:
-        """One a layer, to be given to every reply; `shared` keeps the prompt as segments."""
-        form, prefix = self._request.form, self._request.prefix
-        self._pack()
-        own = RowCache((), None, form)
-        if not self._goal:
-            return [own] * len(self._cache)
-        if not shared:
-            return [RowCache((), Segment.of(c), form) for c in self._cache]
-        if not prefix:
-            return [RowCache((Segment.of(c),), None, form) for c in self._cache]
-        return [self._behind(layer, c) for layer, c in zip(prefix.layers, self._cache, strict=True)]
-
-    def _behind(self, first: Segment, cache: Any) -> RowCache:
-        """The prefix by reference, then the rest of the prompt: a segment too when there are several."""
-        request = self._request
-        if request.form.due(self._goal):
-            first = first.quantised(request.form)
-        if self._goal == first.length:
-            return RowCache((first,), None, request.form)
-        rest = Segment.of(cache, first.length)
-        if request.num_samples > 1:
-            return RowCache((first, rest), None, request.form)
-        return RowCache((first,), rest, request.form)
-
-    def _pack(self) -> None:
-        """Quantise what is exact once it is long enough, as mlx-lm does for one stream."""
-        form = self._request.form
-        if form.due(self._done):
-            self._cache = [
-                c.to_quantized(form.group_size, form.bits) if hasattr(c, "to_quantized") and c.keys is not None
-                else c for c in self._cache
-            ]
 
 
 class Engine:
@@ -269,7 +175,9 @@ class Engine:
         self._leave(uids)
         for queued, i in waiting:
             queued.unseated.remove(i)
-        self._queue = deque(r for r in self._queue if r.unseated)
+            if not queued.unseated:
+                self._queue.remove(queued)
+                queued.rows = queued.reading = None
         return bool(uids or waiting)
 
     def __iter__(self) -> Iterator[Event]:
@@ -293,20 +201,22 @@ class Engine:
         if request.reading is None:
             if self._needed(request) > self.kv_limit:
                 return
-            request.reading, request.started = Reading(self.model, request), time.perf_counter()
+            request.started = time.perf_counter()
+            request.reading = Reading(
+                self.model, request.ids, request.embeddings, request.form, request.prefix
+            )
         size = request.settings.prefill_step_size
         self.counts.prefilled += request.reading.advance(min(size, BUSY_CHUNK) if self._drafts else size)
         if request.reading.finished:
-            request.rows = request.reading.rows(self._is_shared(request))
-            mx.eval([row.state for row in request.rows])
+            several = request.num_samples > 1
+            request.rows = request.reading.rows(several or self._has_company(request), several)
             request.is_read, request.reading, request.embeddings = True, None, None
 
-    def _is_shared(self, request: Request) -> bool:
-        """Rows of several replies, or with a prefix that others here have too, see it by reference."""
-        if request.num_samples > 1 or request.prefix is None:
-            return request.num_samples > 1
+    def _has_company(self, request: Request) -> bool:
+        """Do others here begin with the same prefix? Then all see it by reference."""
         others = [*self._queue, *(r for r, _ in self._drafts.values())]
-        return any(other.prefix is request.prefix for other in others if other is not request)
+        mine = request.prefix
+        return mine is not None and any(r.prefix is mine for r in others if r is not request)
 
     def _seat(self) -> None:
         if not self._queue or not self._queue[0].is_read:
@@ -460,13 +370,6 @@ def seed_of(seed: int, sample: int) -> int:
     if sample == 0:
         return seed
     return int.from_bytes(hashlib.sha256(f"{seed}/{sample}".encode()).digest()[:8], "little")
-
-
-def kv_format(settings: Settings) -> KVFormat:
-    """How these settings want keys and values kept."""
-    if settings.kv_bits is None:
-        return EXACT
-    return KVFormat(settings.kv_bits, settings.kv_group_size, settings.quantized_kv_start)
 
 
 def _in_float32(_: mx.array, logits: mx.array) -> mx.array:

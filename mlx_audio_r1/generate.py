@@ -238,12 +238,15 @@ class Generation:
         settings: Settings,
         thinking_open: bool,
         progress: Callable[[int, int], None] | None = None,
+        read_prefix: Callable[[], list[Any]] | None = None,
     ):
+        """`read_prefix` gives a cache that holds the first ids already."""
         self.timings = Timings()
         self.writer = ReplyWriter(tokenizer, len(ids), settings, thinking_open)
         self._settings = settings
         self._ids, self._embeddings = ids, embeddings
         self._model, self._progress = model, progress
+        self._read_prefix = read_prefix
 
     def __iter__(self) -> Iterator[Step]:
         for token in self._tokens():
@@ -259,19 +262,21 @@ class Generation:
             mx.random.seed(s.seed)
         maybe_set_recommended_wired_limit()
         started = time.perf_counter()
+        cache = self._start()
+        known = cache[0].offset
         steps = generate_step(
-            mx.array(self._ids),
+            mx.array(self._ids[known:]),
             self._model.language_model,
             max_tokens=s.max_tokens,
             sampler=sampler(s),
-            logits_processors=processors(s, self.writer.gate),
-            prompt_cache=make_prompt_cache(self._model.language_model, s.max_kv_size),
+            logits_processors=behind(self._ids[:known], processors(s, self.writer.gate)),
+            prompt_cache=cache,
             prefill_step_size=s.prefill_step_size,
             kv_bits=s.kv_bits,
             kv_group_size=s.kv_group_size,
             quantized_kv_start=s.quantized_kv_start,
             prompt_progress_callback=self._progress,
-            input_embeddings=self._embeddings,
+            input_embeddings=self._embeddings[known:],
         )
         for token, _ in steps:
             now = time.perf_counter()
@@ -279,11 +284,26 @@ class Generation:
             self.timings.decode = now - started - self.timings.prefill
             yield int(token)
 
+    def _start(self) -> list[Any]:
+        """The cache to go on from; nothing is known yet where nobody kept a prefix."""
+        if self._read_prefix:
+            return self._read_prefix()
+        return make_prompt_cache(self._model.language_model, self._settings.max_kv_size)
+
+
 def processors(settings: Settings, gate: ReasoningGate) -> list[LogitsProcessor]:
     """The logits processors of one stream: the penalty, then the gate, which has the last word."""
     penalty = settings.repetition_penalty
     own = make_logits_processors(repetition_penalty=penalty) if penalty != 1.0 else []
     return [*own, gate]
+
+
+def behind(known: Sequence[int], processors: list[LogitsProcessor]) -> list[LogitsProcessor]:
+    """The same processors for a stream that starts behind `known` ids: they go on seeing all."""
+    if not known:
+        return processors
+    head = mx.array(known)
+    return [lambda tokens, logits, p=p: p(mx.concatenate([head, tokens]), logits) for p in processors]
 
 
 def sampler(settings: Settings) -> Sampler:

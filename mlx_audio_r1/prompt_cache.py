@@ -27,7 +27,7 @@ import numpy as np
 from mlx_audio_r1.config import FRONT_END_VERSION
 from mlx_audio_r1.errors import DiskError
 from mlx_audio_r1.hub import locate
-from mlx_audio_r1.models.kv_cache import EXACT, KVFormat, Segment
+from mlx_audio_r1.models.shared_prefix import EXACT, KVFormat, Segment, parts_of
 from mlx_audio_r1.weights import shard_paths
 
 SAMPLED_BYTES = 64 << 10  # read at each of SAMPLED_PLACES of a shard: tells checkpoints apart
@@ -144,12 +144,8 @@ def _arrays(layers: Sequence[Segment]) -> dict[str, mx.array]:
         f"{i}.{name}.{j}": part
         for i, layer in enumerate(layers)
         for name in ("keys", "values")
-        for j, part in enumerate(_as_list(getattr(layer, name)))
+        for j, part in enumerate(parts_of(getattr(layer, name)))
     }
-
-
-def _as_list(store: Any) -> Sequence[mx.array]:
-    return [store] if isinstance(store, mx.array) else store
 
 
 def _segments(arrays: dict[str, mx.array]) -> list[Segment]:

@@ -18,7 +18,6 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_audio_r1 import audio as audio_in
-from mlx_audio_r1.batch import kv_format
 from mlx_audio_r1.config import CHUNK_SECONDS, MAX_CHUNK_SECONDS, SAMPLE_RATE, ModelConfig, patch_count
 from mlx_audio_r1.errors import PromptError
 from mlx_audio_r1.generate import Generation, ReplyWriter, Settings, Step, Timings, settings_from
@@ -37,6 +36,7 @@ from mlx_audio_r1.prompt import (
     user_message,
 )
 from mlx_audio_r1.prompt_cache import Prefix, PromptCache
+from mlx_audio_r1.reading import Reading, kv_format
 from mlx_audio_r1.tokenizer import AUDIO_END, Tokenizer
 from mlx_audio_r1.weights import load_model
 
@@ -226,7 +226,7 @@ class AudioR1:
         )
         generation = Generation(
             self.model, self.tokenizer, prompt.ids, prompt.embeddings, prompt.settings,
-            prompt.thinking_open, progress,
+            prompt.thinking_open, progress, self._prefix_reader(prompt),
         )
         generation.timings.encode = prompt.encode_seconds
         return ReplyStream(generation, len(prompt.ids), prompt.heard)
@@ -277,7 +277,23 @@ class AudioR1:
         if self.prompt_cache is None or not heard.digests:
             return None
         end = len(ids) - ids[::-1].index(self.tokenizer.special[AUDIO_END])
+        if end == len(ids):
+            return None  # nothing behind it that could be read first
         return self.prompt_cache.prefix(ids[:end], heard.digests, kv_format(settings))
+
+    def _prefix_reader(self, prompt: Prepared) -> Callable[[], list[Any]] | None:
+        """What gives the cache of one stream behind the kept prefix, reading it when it never was."""
+        if prompt.prefix is None or prompt.settings.max_kv_size is not None:
+            return None
+
+        def read() -> list[Any]:
+            form = kv_format(prompt.settings)
+            reading = Reading(self.model, prompt.ids, prompt.embeddings, form, prompt.prefix)
+            while reading.done < prompt.prefix.length:
+                reading.advance(prompt.settings.prefill_step_size)
+            return reading.cache
+
+        return read
 
     def _embed(self, ids: Sequence[int], heard: Heard) -> mx.array:
         return self.model.embed(mx.array(ids), heard.features, self.tokenizer.audio_patch_id)

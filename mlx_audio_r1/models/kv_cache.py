@@ -1,11 +1,9 @@
-"""Keys and values of many replies at once: prefixes held once, rows of their own, quantised or not.
+"""Keys and values of a whole batch: rows of many prompts, with shared prefixes, quantised or not.
 
-The caches speak the protocol of mlx-lm's BatchGenerator (`merge`, `extend`, `filter`, `extract`) and
-do the attention themselves, which `models.attention` lets them. A batch is a list of blocks in row
-order. A block is rows that see the same segments (keys and values held once, by reference) and then
-their own, right-aligned. What every row sees is read once: the rows are folded into the query axis.
-The surprise: the parts are joined before the softmax and not after it; that is one softmax instead of
-a logsumexp for each part and a merge, and rounds like ordinary attention.
+The caches speak the protocol of mlx-lm's BatchGenerator (`merge`, `extend`, `filter`, `extract`) and do
+the attention themselves, which `models.attention` lets them. A batch is a list of blocks in row order; a
+block is neighbouring rows that see the same segments, then each its own, right-aligned. The surprise:
+structure changes cost the block they touch, not the batch, and nothing here ever waits for the GPU.
 """
 
 from __future__ import annotations
@@ -21,169 +19,19 @@ from mlx_lm.models.base import quantized_scaled_dot_product_attention
 from mlx_lm.models.cache import KVCache, QuantizedKVCache
 
 from mlx_audio_r1.errors import PromptError
-
-STEP = 256  # tokens by which the room of a block grows, as in mlx-lm
-
-Store = Any  # an array (rows, kv_heads, T, head_dim), or its quantised form: codes, scales, biases
-
-
-@dataclass(frozen=True)
-class KVFormat:
-    """How keys and values are kept: exact, or in `bits` once a row has `start` tokens."""
-
-    bits: int | None = None
-    group_size: int = 64
-    start: int = 0
-
-    def due(self, tokens: int) -> bool:
-        """Is a row of so many tokens kept in `bits`?"""
-        return self.bits is not None and tokens >= self.start
-
-    def quantise(self, store: mx.array) -> Store:
-        return mx.quantize(store, group_size=self.group_size, bits=self.bits)
-
-    def bytes(self, tokens: int, values_per_token: int, itemsize: int, before: int = 0) -> int:
-        """The most bytes that `tokens` behind `before` others take at any time; room grows by STEP."""
-        def exact(n: int) -> int:
-            return _room(n) * values_per_token * itemsize
-
-        if not self.due(before + tokens):
-            return exact(tokens)
-        share = (self.bits or 0) / 8 / itemsize + 2 / self.group_size  # codes, then scales and biases
-        return max(int(exact(tokens) * share), exact(min(tokens, max(0, self.start - before))))
-
-
-EXACT = KVFormat()
-
-
-def _room(tokens: int) -> int:
-    return -(-tokens // STEP) * STEP
-
-
-def _parts(store: Store) -> Sequence[mx.array]:
-    return [store] if isinstance(store, mx.array) else store
-
-
-def _nbytes(*stores: Store) -> int:
-    return sum(part.nbytes for store in stores if store is not None for part in _parts(store))
-
-
-def _join(stores: Sequence[Store], axis: int) -> Store:
-    return tree_map(lambda *parts: mx.concatenate(parts, axis=axis), *stores) if stores[1:] else stores[0]
-
-
-def _pad(store: Store, left: int = 0, right: int = 0) -> Store:
-    if not left and not right:
-        return store
-    return tree_map(lambda x: mx.pad(x, [(0, 0), (0, 0), (left, right), (0, 0)]), store)
-
-
-class Segment:
-    """Keys and values (1, kv_heads, T, head_dim) that many rows see. Never written, never copied."""
-
-    def __init__(self, keys: Store, values: Store):
-        self.keys, self.values = keys, values
-        self.length = _parts(keys)[0].shape[2]
-        self._packed: dict[KVFormat, Segment] = {}
-
-    def __deepcopy__(self, _: dict[int, Any]) -> Segment:
-        return self  # mlx-lm copies caches when it splits a batch
-
-    @classmethod
-    def of(cls, cache: KVCache | QuantizedKVCache, start: int = 0) -> Segment:
-        """The tokens of mlx-lm's cache from `start` on, without the room behind them."""
-        def cut(x: mx.array) -> mx.array:
-            return mx.contiguous(x[..., start : cache.offset, :])
-
-        return cls(tree_map(cut, cache.keys), tree_map(cut, cache.values))
-
-    @property
-    def is_exact(self) -> bool:
-        return isinstance(self.keys, mx.array)
-
-    @property
-    def state(self) -> list[mx.array]:
-        return [*_parts(self.keys), *_parts(self.values)]
-
-    @property
-    def nbytes(self) -> int:
-        return _nbytes(self.keys, self.values)
-
-    def quantised(self, form: KVFormat) -> Segment:
-        """Itself in bits; made once, so that rows that turn one by one go on sharing it."""
-        if not self.is_exact:
-            return self
-        if form not in self._packed:
-            self._packed[form] = Segment(form.quantise(self.keys), form.quantise(self.values))
-        return self._packed[form]
-
-    def cache(self, form: KVFormat) -> KVCache | QuantizedKVCache:
-        """mlx-lm's cache of one stream that goes on from here; it copies before it writes."""
-        return _single(self.keys, self.values, form)
-
-
-def _single(keys: Store, values: Store, form: KVFormat) -> KVCache | QuantizedKVCache:
-    exact = isinstance(keys, mx.array)
-    cache = KVCache() if exact else QuantizedKVCache(form.group_size, form.bits)
-    cache.keys, cache.values = keys, values
-    cache.offset = _parts(keys)[0].shape[2]
-    return cache
-
-
-def _scores(queries: mx.array, keys: Store, form: KVFormat) -> mx.array:
-    """(..., Q, D) and keys (..., T, D) -> (..., Q, T)."""
-    if isinstance(keys, mx.array):
-        return queries @ keys.swapaxes(-1, -2)
-    return mx.quantized_matmul(queries, *keys, transpose=True, group_size=form.group_size, bits=form.bits)
-
-
-def _weighted(weights: mx.array, values: Store, form: KVFormat) -> mx.array:
-    """(..., Q, T) and values (..., T, D) -> (..., Q, D)."""
-    if isinstance(values, mx.array):
-        return weights @ values
-    return mx.quantized_matmul(weights, *values, transpose=False, group_size=form.group_size, bits=form.bits)
-
-
-def shared_attention(
-    queries: mx.array,
-    segments: Sequence[Segment],
-    keys: Store,
-    values: Store,
-    scale: float,
-    mask: mx.array | None,
-    form: KVFormat = EXACT,
-) -> mx.array:
-    """queries (R, heads, L, D) over segments all rows see, then over each row's own (R, kv_heads, T, D).
-
-    mask (R, 1, L, T) bool is over the own keys. -> (R, heads, L, D). Scores are in the queries' dtype
-    and the softmax in float32, as in mlx-lm's quantised attention.
-    """
-    R, H, L, D = queries.shape
-    G = _parts(keys)[0].shape[1]
-    Q = H // G * L  # query positions of one row that read one kv head
-
-    def fold(x: mx.array) -> mx.array:  # (R, G, Q, ·) -> (1, G, R * Q, ·)
-        return x.swapaxes(0, 1).reshape(1, G, R * Q, -1)
-
-    def unfold(x: mx.array) -> mx.array:
-        return x.reshape(G, R, Q, -1).swapaxes(0, 1)
-
-    q = (queries * scale).reshape(R, G, Q, D)
-    own = _scores(q, keys, form)
-    if mask is not None:
-        lowest = mx.array(mx.finfo(own.dtype).min, own.dtype)
-        own = mx.where(mask[:, :, None], own.reshape(R, G, H // G, L, -1), lowest).reshape(R, G, Q, -1)
-    folded = fold(q)
-    shared = [unfold(_scores(folded, segment.keys, form)) for segment in segments]
-    weights = mx.softmax(mx.concatenate([*shared, own], axis=-1), axis=-1, precise=True)
-    at, output = 0, None
-    for segment in segments:
-        part = fold(weights[..., at : at + segment.length])
-        seen = unfold(_weighted(part, segment.values, form))
-        output = seen if output is None else output + seen
-        at += segment.length
-    own_output = _weighted(weights[..., at:], values, form)
-    return (own_output if output is None else output + own_output).reshape(R, H, L, D)
+from mlx_audio_r1.models.shared_prefix import (
+    EXACT,
+    KVFormat,
+    Segment,
+    Store,
+    bytes_of,
+    join,
+    pad,
+    parts_of,
+    rounded,
+    shared_attention,
+    single_stream,
+)
 
 
 class Block:
@@ -258,7 +106,7 @@ class Block:
         new = tuple(self.form.quantise(x) if self.packed else x for x in (keys, values))
         self._make_room(begin + L, new)
         for store, fresh in zip((self.keys, self.values), new, strict=True):
-            for part, piece in zip(_parts(store), _parts(fresh), strict=True):
+            for part, piece in zip(parts_of(store), parts_of(fresh), strict=True):
                 part[..., begin : begin + L, :] = piece
         self.lengths = [n + L for n in self.lengths]
 
@@ -266,10 +114,10 @@ class Block:
         if self.keys is None:
             # no own tokens yet: room of the right shape and dtype
             self.keys, self.values = tree_map(lambda x: mx.zeros((*x.shape[:2], 0, x.shape[3]), x.dtype), like)
-        room = _parts(self.keys)[0].shape[2]
+        room = parts_of(self.keys)[0].shape[2]
         if tokens > room:
-            more = _room(tokens) - room
-            self.keys, self.values = _pad(self.keys, right=more), _pad(self.values, right=more)
+            more = rounded(tokens) - room
+            self.keys, self.values = pad(self.keys, right=more), pad(self.values, right=more)
 
     def _own(self) -> tuple[Store, Store]:
         """Own keys and values without the room behind them."""
@@ -296,16 +144,16 @@ class Block:
             return Block(self.form, self.segments, lengths, None, None, self.packed)
         stores = [block._aligned(filled, like=self if self.keys is not None else other)
                   for block in (self, other)]
-        keys, values = (_join(pair, axis=0) for pair in zip(*stores, strict=True))
+        keys, values = (join(pair, axis=0) for pair in zip(*stores, strict=True))
         return Block(self.form, self.segments, lengths, keys, values, self.packed)
 
     def _aligned(self, filled: int, like: Block) -> tuple[Store, Store]:
         if self.keys is None:
-            rows, room = len(self), _room(filled + 1)
+            rows, room = len(self), rounded(filled + 1)
             return tree_map(lambda x: mx.zeros((rows, x.shape[1], room, x.shape[3]), x.dtype),
                             (like.keys, like.values))
-        left, right = filled - self.filled, _room(filled + 1) - filled
-        return tree_map(lambda x: _pad(x, left, right), self._own())
+        left, right = filled - self.filled, rounded(filled + 1) - filled
+        return tree_map(lambda x: pad(x, left, right), self._own())
 
     def turned(self) -> list[Block]:
         """The rows that have reached the format's `start` in bits, the others as they are."""
@@ -330,8 +178,8 @@ class Block:
             pieces.append(tree_map(lambda x: x[i : i + 1, :, begin : self.filled], (self.keys, self.values)))
         if not pieces:
             return KVCache()
-        keys, values = (_join(stores, axis=2) for stores in zip(*pieces, strict=True))
-        return _single(keys, values, self.form)
+        keys, values = (join(stores, axis=2) for stores in zip(*pieces, strict=True))
+        return single_stream(keys, values, self.form)
 
 
 class BatchCache:
@@ -403,12 +251,12 @@ class BatchCache:
     @property
     def state(self) -> list[mx.array]:
         """Every array, for mx.eval."""
-        return [part for store in self._stores() for part in _parts(store)]
+        return [part for store in self._stores() for part in parts_of(store)]
 
     @property
     def nbytes(self) -> int:
         """Bytes held; a segment counts once, however many rows see it."""
-        return _nbytes(*self._stores())
+        return bytes_of(*self._stores())
 
     def _stores(self) -> list[Store]:
         segments = {id(s): s for block in self.blocks for s in block.segments}.values()
