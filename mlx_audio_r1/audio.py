@@ -58,7 +58,7 @@ def read_chunks(
     source: path, bytes, binary file object (read from where it stands), "-" for stdin, or an array
     (n,) or (n, channels) of floats around [-1, 1] or of 8 to 32-bit integers, with sample_rate in Hz.
     chunk_seconds: longest piece, 0.1 to 29.98. Chunks are never empty and there is at least one.
-    Damage is logged as a warning with the seconds lost; raises AudioError, as late as during iteration.
+    Of a damaged file comes what decodes, and a logged warning. Raises AudioError, during iteration.
     """
     _check_chunk_seconds(chunk_seconds)
     with open_stream(source, sample_rate) as stream:

@@ -15,7 +15,7 @@ import shutil
 import struct
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +108,8 @@ class _Window:
         return self._position
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        self._position = max(0, offset + (0, self._position, self._shown)[whence])
+        position = offset + (0, self._position, self._shown)[whence]
+        self._position = min(max(0, position), 1 << 62)  # what a hostile header asks for fits an int64
         return self._position
 
     def readinto(self, buffer: Any) -> int:
@@ -180,11 +181,17 @@ def _decode_parts(
         if sound.samplerate != rate:
             raise AudioError(f"{reader.name}: its sample rate changes; convert it to WAV first")
         check_shape(reader.name, rate, sound.channels)
-        yield from _decode_part(reader.name, sound, window, part)
+        decoded = yield from _decode_part(sound, window)
+        note = _missing(sound, part, *decoded)
+        if note and decoded[0] == 0 and len(parts) == 1:
+            raise AudioError(f"{reader.name}: nothing in it decodes ({note}); export it again")
+        if note:
+            _log.warning("%s: %s", reader.name, note)
         sound.close()
 
 
-def _decode_part(name: str, sound: _Forward, window: _Window, part: Part) -> Iterator[np.ndarray]:
+def _decode_part(sound: _Forward, window: _Window) -> Generator[np.ndarray, None, tuple[int, str]]:
+    """Yields blocks; returns the frames decoded, and the error that ended it, if one did."""
     decoded, stopped = 0, ""
     while not stopped:
         block = np.full((BLOCK_FRAMES, sound.channels), np.nan, np.float32)
@@ -193,20 +200,18 @@ def _decode_part(name: str, sound: _Forward, window: _Window, part: Part) -> Ite
             break
         decoded += count
         yield block[:count]
-    _report(name, sound, part, decoded, stopped)
+    return decoded, stopped
 
 
-def _report(name: str, sound: _Forward, part: Part, decoded: int, stopped: str) -> None:
-    """Say what is missing: in the error when it is everything, else in a warning."""
+def _missing(sound: _Forward, part: Part, decoded: int, stopped: str) -> str:
+    """What a person should know of a part that did not decode as declared; empty when all is well."""
     declared = _declared(sound, part)
     note = stopped or part.note or _short_of_header(sound.extra_info)
     if not note and declared in (None, decoded):
-        return
-    if decoded == 0:
-        raise AudioError(f"{name}: nothing in it decodes ({note or 'no samples'}); export it again")
+        return ""
     length = "" if declared in (None, decoded) else f"declared {declared / sound.samplerate:.3f} s, "
     reason = f" ({note})" if note else ""
-    _log.warning("%s: %sdecoded %.3f s%s", name, length, decoded / sound.samplerate, reason)
+    return f"{length}decoded {decoded / sound.samplerate:.3f} s{reason}"
 
 
 def _fill(sound: _Forward, window: _Window, block: np.ndarray) -> tuple[int, str]:

@@ -482,6 +482,13 @@ def test_a_chained_ogg_is_read_to_the_end(subtype, warnings_of):
     assert warnings_of() == []
 
 
+@pytest.mark.parametrize("length", [60, 3_000])
+def test_a_chain_whose_second_link_is_broken_keeps_the_first(length, warnings_of):
+    data = encode(tone(1.0), container="OGG", subtype="VORBIS")
+    assert seconds(data + data[:length]) == 1.0
+    assert len(warnings_of()) == 1
+
+
 def test_a_chain_that_changes_its_rate_is_refused():
     data = encode(tone(1.0), container="OGG", subtype="VORBIS")
     other = encode(tone(1.0, 44_100), 44_100, container="OGG", subtype="VORBIS")

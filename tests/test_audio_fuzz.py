@@ -169,7 +169,9 @@ def test_tens_of_thousands_of_damaged_files_give_sound_or_an_audio_error(block, 
     run_child(1_000_000 + block * 10_000, 10_000, tmp_path)
 
 
-def test_random_bytes_and_text_are_refused():
+def test_random_bytes_and_text_are_refused(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(audio_decode, "AFCONVERT", "")
     rng = random.Random(3)
     for size in (1, 2, 3, 11, 12, 43, 44, 100, 4_096):
         for data in (rng.randbytes(size), bytes(size), b"\xff" * size, b"RIFF" * size, b"OggS" * size):
@@ -180,7 +182,7 @@ def test_random_bytes_and_text_are_refused():
 def test_damaged_m4a_gives_sound_or_an_audio_error():
     whole = (Path(__file__).parent / "data" / "audio" / "tone.m4a").read_bytes()
     outcomes = set()
-    for seed in range(24):
+    for seed in range(16):
         rng = random.Random(seed)
         data = bytearray(whole)
         rng.choice((flip, cut, put_number, erase))(rng, data, whole)
