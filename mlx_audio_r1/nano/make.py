@@ -35,7 +35,7 @@ LISTEN_ROUNDS = (  # stage A, the second round from where the first one ended
     OptimConfig(steps=550),
     OptimConfig(steps=320, matrix_rate=0.012, other_rate=2e-3, warmup=15, hold=0.25),
 )
-REASON = OptimConfig(steps=1_100)
+REASON = OptimConfig(steps=1_050)
 CHECK_PER_TASK = 8  # items of the small table in the log
 AUDIO = {
     "n_mels": 128,

@@ -149,7 +149,7 @@ class Lessons:
         choice, thinking = bool(rng.random() < CHOICE_SHARE), bool(rng.random() >= DIRECT_SHARE)
         system = str(rng.choice(SYSTEM_PROMPTS)) if rng.random() < SYSTEM_SHARE else None
         patches = (len(self.outputs[pool[0]]) + 1) // 2
-        each = patches + PER_CLIP * (90 if choice else 55)
+        each = patches + PER_CLIP * (25 + 40 * choice + 27 * thinking)
         count = max(1, min(len(pool) // GROUPS, BATCH_TOKENS // each))
         groups = []
         for clip in rng.choice(pool, GROUPS * count, replace=len(pool) < GROUPS):
@@ -231,7 +231,7 @@ def learn_to_reason(
 ) -> None:
     """Train adaptor and decoder of `model` in place."""
     lessons = Lessons(clips, encode_clips(model, clips, folder / "encoded.npz"), prompts, seed)
-    loop = LoopConfig(optim.steps, folder)
+    loop = LoopConfig(optim.steps, folder, save_every=150, compiled=False)
     train(Reasoner(model), muon_and_adamw(optim), reasoning_loss, lessons, loop, on_save)
 
 

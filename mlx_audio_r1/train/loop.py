@@ -30,6 +30,7 @@ class LoopConfig:
     clip_norm: float = 1.0
     log_every: int = 20
     save_every: int = 200
+    compiled: bool = True  # pays where batches have few shapes: each is traced once
 
 
 def train(
@@ -49,7 +50,7 @@ def train(
     optimizer.init(model.trainable_parameters())
     first = load_state(config.folder, model, optimizer)
     log = _Log(config.folder / LOG_FILE, first)
-    gradient = _compiled_gradient(model, loss)
+    gradient = _gradient(model, loss, config.compiled)
     for step in range(first, config.steps):
         (value, extra), grads = gradient(batches(step))
         grads, norm = optim.clip_grad_norm(grads, config.clip_norm)
@@ -65,13 +66,15 @@ def train(
                 log.note({"step": done, **on_save(done)})
 
 
-def _compiled_gradient(model: nn.Module, loss: Loss) -> Callable[[Any], Any]:
-    """Batch -> ((loss, extra), gradients); traced once for every batch shape."""
+def _gradient(model: nn.Module, loss: Loss, compiled: bool) -> Callable[[Any], Any]:
+    """Batch -> ((loss, extra), gradients)."""
     gradient = nn.value_and_grad(model, loss)
 
     def of_batch(batch: Any) -> Any:
         return gradient(model, batch)
 
+    if not compiled:
+        return of_batch
     return mx.compile(of_batch, inputs=model.state, outputs=model.state)
 
 
