@@ -42,6 +42,7 @@ class Fault:
     code: str = ""  # X-Error-Code
     cut: float = 0.0  # close the connection after this share of the body
     garble: bool = False  # flip bytes of the body
+    short: bool = False  # send half of it and call that the whole
     times: int = 10**9
 
 
@@ -195,6 +196,8 @@ class _Handler(BaseHTTPRequestHandler):
             headers["Content-Range"] = f"bytes {first}-{last}/{total}"
         if self.fault and self.fault.garble:
             data = bytes(b ^ 255 for b in data)
+        if self.fault and self.fault.short:
+            data = data[: len(data) // 2]
         self.send_response(status)
         for key, value in {**headers, "Content-Length": str(len(data))}.items():
             self.send_header(key, value)

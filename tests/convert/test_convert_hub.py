@@ -226,6 +226,17 @@ def test_wrong_content_of_the_right_size_is_caught_and_not_kept(hub, hub_driver,
     assert hub_driver.run("a/garbled", tmp_path / "out", recipe=Q4)["ok"]
 
 
+def test_wrong_size_is_one_line(hub, hub_driver, tmp_path):
+    hub.folders["a/short"] = BF16
+    request = rf"GET /cdn/a/short/{SHARDS[1]}"
+    hub.faults = [Fault(request, times=1), Fault(request, short=True)]
+    answer = hub_driver.run("a/short", tmp_path / "out", recipe=Q4)
+    assert answer["kind"] == "HubError" and "\n" not in answer["error"]
+    size = (BF16 / SHARDS[1]).stat().st_size
+    assert f"should be of size {size} but has size {size // 2}" in answer["error"]
+    assert not (tmp_path / "out").exists()
+
+
 def test_garbage_instead_of_a_header_is_one_line(hub, hub_driver, tmp_path):
     hub.folders["a/garbage"] = BF16
     hub.faults = [Fault(r"GET /cdn/a/garbage", garble=True)]
@@ -303,6 +314,42 @@ def test_upload_without_a_known_token_is_refused_before_the_work(hub, served, tm
         assert done.returncode == 1 and words in done.stderr.decode()
         assert "hf auth login" in done.stderr.decode()
     assert not (tmp_path / "out").exists()
+
+
+def until_closed(terminal: int):
+    """What arrives on a pseudo-terminal; its end is an error on Linux and nothing on macOS."""
+    import os
+
+    while True:
+        try:
+            data = os.read(terminal, 1 << 12)
+        except OSError:
+            data = b""
+        if not data:
+            os.close(terminal)
+            return
+        yield data.decode(errors="replace")
+
+
+def test_on_a_terminal_there_is_a_bar_with_bytes_and_time(tmp_path):
+    import fcntl
+    import os
+    import pty
+    import struct
+    import subprocess
+    import sys
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    program = "from mlx_audio_r1.cli.main import main; main()"
+    words = ["convert", "--hf-path", str(BF16), "--mlx-path", str(tmp_path / "out")]
+    with subprocess.Popen([sys.executable, "-c", program, *words], stderr=theirs, stdout=-1) as process:
+        os.close(theirs)
+        shown = "".join(until_closed(ours))
+        assert process.stdout.read().decode() == f"{tmp_path / 'out'}\n"
+    assert process.returncode == 0
+    assert "converting: 100%" in shown and "2.66M/2.66M" in shown and "B/s]" in shown
 
 
 def test_options_are_the_only_thing_shown_beside_the_path(tmp_path):
