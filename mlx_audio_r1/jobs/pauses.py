@@ -29,6 +29,7 @@ PADDING = 15  # frames kept around a sound: soft onsets and ends
 SHORTEST_SILENCE = 2 * FRAMES_PER_SECOND  # frames: shorter pauses stay in
 PAUSE = 5  # quiet frames on either side that make a cut a pause
 CUT_SMOOTHING = 11  # frames averaged to find the quietest place
+LATER_DB = 3.0  # what a place at the end may be louder than one at the beginning, to cut less often
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,5 +109,5 @@ def quietest(scape: Soundscape, start: int, end: int) -> tuple[int, bool]:
     reach = CUT_SMOOTHING // 2
     around = scape.levels[max(0, start - reach) : end + reach]
     smooth = np.convolve(around, kernel, mode="same")[start - max(0, start - reach) :][: end - start]
-    at = start + int(np.argmin(smooth))
+    at = start + int(np.argmin(smooth - np.linspace(0, LATER_DB, len(smooth))))
     return at, bool(scape.quiet[max(0, at - PAUSE) : at + PAUSE].all())

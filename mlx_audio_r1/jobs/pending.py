@@ -38,12 +38,10 @@ def pending(items: Sequence[Item], output: Output, asking: Asking) -> Pending:
 
 
 def _same_question(items: Sequence[Item], output: Output, asking: Asking) -> None:
-    other = [
-        item.id for item in items
-        if item.id in output.prompts and output.prompts[item.id] != asking.text(item.prompt)
-    ]
+    wanted = {item.id: (item.path, asking.text(item.prompt)) for item in items}
+    other = [id_ for id_, asked in wanted.items() if output.asked.get(id_, asked) != asked]
     if other:
         raise JobError(
-            f"{output.name}: {len(other)} of its lines answer another question, such as that of {other[0]}; "
-            "choose another -o, or --overwrite"
+            f"{output.name}: {len(other)} of its lines answer another question or are of another file, "
+            f"such as that of {other[0]}; choose another -o, or --overwrite"
         )

@@ -43,7 +43,7 @@ class Output:
     """Where records go, and what is there already.
 
     done: (id, sample) of its lines; a recording that failed as a whole has sample None. failed: ids of
-    lines that hold an error. prompts: id -> what was asked. dropped: lines that were cut off or removed.
+    lines that hold an error. asked: id -> file and prompt. dropped: lines that were cut off or removed.
     """
 
     name = ""
@@ -51,7 +51,7 @@ class Output:
     def __init__(self) -> None:
         self.done: set[tuple[str, int | None]] = set()
         self.failed: set[str] = set()
-        self.prompts: dict[str, str | None] = {}
+        self.asked: dict[str, tuple[str | None, str | None]] = {}
         self.dropped = 0
 
     def write(self, record: Mapping[str, Any]) -> None:
@@ -153,4 +153,4 @@ class RecordFile(Output):
         if failed:
             self.failed.add(record["id"])
         else:
-            self.prompts[record["id"]] = record.get("prompt")
+            self.asked[record["id"]] = record.get("file"), record.get("prompt")
