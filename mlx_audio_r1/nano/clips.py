@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -38,6 +39,10 @@ class Clips:
     def first(self, count: int) -> Clips:
         """Only the first `count` clips."""
         return Clips(self.mels[:count], self.truths[:count])
+
+    def chosen(self, indices: Sequence[int]) -> Clips:
+        """Only these clips."""
+        return Clips([self.mels[i] for i in indices], [self.truths[i] for i in indices])
 
     def stack(self, indices: np.ndarray) -> mx.array:
         """Clips of one length -> (B, T, n_mels) float32."""

@@ -77,6 +77,17 @@ PATCH_HEADS = {  # what every patch is asked
     "level_now": 20,  # steps of LEVEL_STEP
     "pitch_now": len(w.PITCHES),
 }
+WEIGHTS = {  # of the heads' losses; all others 0.5. What a sound is must not drown among its times.
+    "source": 6.0,
+    "pitch_now": 2.0,
+    "level_now": 2.0,
+    "floor": 1.5,
+    "contour": 1.5,
+    "ramp": 1.0,
+    "order": 1.0,
+    "last": 1.0,
+    "onset": 1.0,
+}
 HEADS = PATCH_HEADS | {name: classes for name, (classes, _) in EVENT_HEADS.items()}
 
 
@@ -157,13 +168,15 @@ def split_heads(logits: mx.array) -> dict[str, mx.array]:
 
 
 def listening_loss(model: Listener, batch: tuple[mx.array, mx.array]) -> tuple[mx.array, dict[str, mx.array]]:
-    """Mean over the heads of the mean cross-entropy over their labelled patches."""
+    """Weighted mean over the heads of the mean cross-entropy over their labelled patches."""
     log_mel, targets = batch
-    parts = []
-    for i, logits in enumerate(split_heads(model(log_mel)).values()):
+    losses = {}
+    for i, (name, logits) in enumerate(split_heads(model(log_mel)).items()):
         target = targets[..., i]
-        parts.append(token_cross_entropy(logits, target) / supervised_tokens(target))
-    return mx.stack(parts).mean(), {}
+        losses[name] = token_cross_entropy(logits, target) / supervised_tokens(target)
+    weights = {name: WEIGHTS.get(name, 0.5) for name in losses}
+    total = sum(weights[name] * loss for name, loss in losses.items())
+    return total / sum(weights.values()), {"source_loss": losses["source"]}
 
 
 def batches(clips: Clips, seed: int) -> Callable[[int], tuple[mx.array, mx.array]]:
@@ -213,6 +226,7 @@ def learn_to_listen(
     if start is not None:
         model.audio_encoder.update(start.audio_encoder.parameters())
         model.audio_adaptor.update(start.audio_adaptor.parameters())
+        model.heads.update(start.heads.parameters())
     loop = LoopConfig(steps=optim.steps, folder=folder, save_every=50)
     optimizer = muon_and_adamw(optim)
     train(model, optimizer, listening_loss, batches(clips, seed), loop, lambda _: accuracy(model, test))
