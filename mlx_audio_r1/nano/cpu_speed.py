@@ -7,8 +7,9 @@ about 1e-6, and puts the originals back. Nothing outside training uses it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Iterator
+from typing import Any
 from unittest.mock import patch
 
 import mlx.core as mx

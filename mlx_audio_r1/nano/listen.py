@@ -9,9 +9,10 @@ so that the decoder later has to look at one place only.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -23,8 +24,8 @@ from mlx_audio_r1.models.audio_encoder import AudioEncoder
 from mlx_audio_r1.nano.clips import Clips
 from mlx_audio_r1.tasks.acoustic import sounds
 from mlx_audio_r1.tasks.acoustic import world as w
-from mlx_audio_r1.train.losses import IGNORE, supervised_tokens, token_cross_entropy
 from mlx_audio_r1.train.loop import LoopConfig, train
+from mlx_audio_r1.train.losses import IGNORE, supervised_tokens, token_cross_entropy
 from mlx_audio_r1.train.optim import OptimConfig, muon_and_adamw
 
 PATCH_SECONDS = 0.08
@@ -107,7 +108,9 @@ def labels(truth: w.Truth, log_mel: np.ndarray) -> np.ndarray:
     return np.stack(list(table.values()), axis=1)
 
 
-def _label_event(table: dict[str, np.ndarray], time: np.ndarray, number: int, event: w.Event, is_last: bool) -> None:
+def _label_event(
+    table: dict[str, np.ndarray], time: np.ndarray, number: int, event: w.Event, is_last: bool
+) -> None:
     end = max(event.end, event.start + SHORTEST)
     inside = (time >= event.start - PATCH_SECONDS / 2) & (time <= end)
     table["source"][inside] = 1 + w.SOURCES.index(event.source)
@@ -164,7 +167,7 @@ def sinusoids(length: int, width: int) -> mx.array:
 def split_heads(logits: mx.array) -> dict[str, mx.array]:
     """(..., sum of the classes) -> one array a head."""
     ends = np.cumsum(list(HEADS.values()))[:-1].tolist()
-    return dict(zip(HEADS, mx.split(logits, ends, axis=-1)))
+    return dict(zip(HEADS, mx.split(logits, ends, axis=-1), strict=False))
 
 
 def listening_loss(model: Listener, batch: tuple[mx.array, mx.array]) -> tuple[mx.array, dict[str, mx.array]]:
@@ -208,7 +211,7 @@ def accuracy(model: Listener, clips: Clips) -> dict[str, float]:
         guess = np.stack([np.array(x.argmax(-1)) for x in logits.values()], axis=-1)
         right += ((guess == target) & (target != IGNORE)).sum((0, 1))
         asked += (target != IGNORE).sum((0, 1))
-    return {name: round(float(r / max(a, 1)), 3) for name, r, a in zip(HEADS, right, asked)}
+    return {name: round(float(r / max(a, 1)), 3) for name, r, a in zip(HEADS, right, asked, strict=False)}
 
 
 def learn_to_listen(

@@ -109,7 +109,8 @@ def make(work: Path, out: Path) -> None:
         def check(step: int) -> dict[str, Any]:
             save(model, backend, out)
             rows = table.measure(model, prompts, items, columns=("thinking",))
-            return {"mean": round(table.mean_row(rows).thinking, 3), **{r.task: round(r.thinking, 2) for r in rows}}
+            mean = round(table.mean_row(rows).thinking, 3)
+            return {"mean": mean, **{r.task: round(r.thinking, 2) for r in rows}}
 
         learn_to_reason(model, clips.first(REASON_CLIPS), prompts, work / "reason", REASON, on_save=check)
     save(model, backend, out)
@@ -147,7 +148,8 @@ def _listen(model: Model, config: ModelConfig, clips: Clips, test: Clips, work: 
 
 def _tones(clips: Clips) -> Clips:
     kinds = {"single", "pair", "repeat", "sequence"}
-    return clips.chosen([i for i, t in enumerate(clips.truths) if i % 6 == 0 or t.kind in kinds and t.seconds <= 6])
+    fitting = [t.kind in kinds and t.seconds <= 6 for t in clips.truths]
+    return clips.chosen([i for i, fits in enumerate(fitting) if fits or i % 6 == 0])
 
 
 def _merge_logs(work: Path, path: Path) -> None:

@@ -21,8 +21,8 @@ from mlx_audio_r1.models.step_audio_r1 import Model
 from mlx_audio_r1.nano.clips import Clips
 from mlx_audio_r1.nano.vocabulary import SYSTEM_PROMPTS, Prompts
 from mlx_audio_r1.tasks.acoustic import questions as q
-from mlx_audio_r1.train.losses import IGNORE, supervised_tokens, token_cross_entropy
 from mlx_audio_r1.train.loop import LoopConfig, train
+from mlx_audio_r1.train.losses import IGNORE, supervised_tokens, token_cross_entropy
 from mlx_audio_r1.train.optim import OptimConfig, muon_and_adamw
 
 BATCH_TOKENS = 4_000  # a step, the audio patches included
@@ -65,7 +65,7 @@ class SharedPrefix:
             self.keys, self.values = keys, values
             return keys, values
         past = (mx.repeat(x, self.copies, axis=0) for x in (self.keys, self.values))
-        return tuple(mx.concatenate([a, b], axis=2) for a, b in zip(past, (keys, values)))  # type: ignore
+        return tuple(mx.concatenate([a, b], axis=2) for a, b in zip(past, (keys, values), strict=False))  # type: ignore
 
 
 class Reasoner(nn.Module):
@@ -110,7 +110,7 @@ def encode_clips(model: Model, clips: Clips, path: Path) -> list[np.ndarray]:
         outputs: list[Any] = [None] * len(clips)
         for group in clips.groups(64):
             encoded = np.array(model.audio_encoder(clips.stack(group)).astype(mx.float16))
-            for i, rows in zip(group, encoded):
+            for i, rows in zip(group, encoded, strict=False):
                 outputs[i] = rows
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez(path, rows=np.concatenate(outputs), lengths=[len(o) for o in outputs])
@@ -182,7 +182,8 @@ class Lessons:
         rows = []
         for clip in chosen:
             mute = rng.random() < TEXT_ONLY_SHARE
-            question = q.make_off_topic(rng) if mute else self._question(rng, clip, bool(rng.random() < CHOICE_SHARE))
+            choice = bool(rng.random() < CHOICE_SHARE)
+            question = q.make_off_topic(rng) if mute else self._question(rng, clip, choice)
             rows.append(self._row(rng, question, [] if mute else [count], thinking, text_first=True))
         ids, targets = _pad(rows)
         prefix = mx.zeros((len(chosen), 0), mx.int32)

@@ -100,7 +100,7 @@ def answer(
     order = sorted(range(len(items)), key=lambda i: (len(items[i].clip.waveform), len(items[i].question.text)))
     for start in range(0, len(order), BATCH):
         part = order[start : start + BATCH]
-        for i, reply in zip(part, _answer_batch(model, prompts, [items[i] for i in part], thinking, silence)):
+        for i, reply in zip(part, _answer_batch(model, prompts, [items[i] for i in part], thinking, silence), strict=False):
             replies[i] = reply
     return replies
 
@@ -124,7 +124,7 @@ def _decode(
 ) -> list[str]:
     """Greedy continuations of prompts of different lengths, padded on the left."""
     padding = [max(map(len, rows)) - len(r) for r in rows]
-    x = mx.stack([mx.pad(e, [(n, 0), (0, 0)]) for n, e in zip(padding, embeddings)])
+    x = mx.stack([mx.pad(e, [(n, 0), (0, 0)]) for n, e in zip(padding, embeddings, strict=False)])
     cache = [BatchKVCache(padding) for _ in model.layers]
     ids = mx.zeros(x.shape[:2], mx.int32)
     logits = model(ids, cache=cache, input_embeddings=x)[:, -1]
@@ -155,7 +155,7 @@ def measure(model: Model, prompts: Prompts, items: Sequence[Item], columns: Sequ
 
 
 def _scores(items: Sequence[Item], replies: Sequence[tuple[str, str]]) -> np.ndarray:
-    return np.array([q.score(i.question, reply) for i, (_, reply) in zip(items, replies)])
+    return np.array([q.score(i.question, reply) for i, (_, reply) in zip(items, replies, strict=False)])
 
 
 def _rows(items: Sequence[Item], scores: dict[str, np.ndarray]) -> Iterator[Row]:
@@ -163,14 +163,16 @@ def _rows(items: Sequence[Item], scores: dict[str, np.ndarray]) -> Iterator[Row]
     chance = np.array([i.question.chance for i in items])
     for task in dict.fromkeys(tasks.tolist()):
         of = tasks == task
-        values = [float(scores[c][of].mean()) if c in scores else 0.0 for c in ("thinking", "direct", "silence")]
+        columns = ("thinking", "direct", "silence")
+        values = [float(scores[c][of].mean()) if c in scores else 0.0 for c in columns]
         yield Row(task, *values, float(chance[of].mean()), int(of.sum()))
 
 
 def mean_row(rows: Sequence[Row]) -> Row:
     """The mean over the tasks."""
     columns = ("thinking", "direct", "silence", "chance")
-    return Row("mean", *(float(np.mean([getattr(r, c) for r in rows])) for c in columns), sum(r.items for r in rows))
+    means = (float(np.mean([getattr(r, c) for r in rows])) for c in columns)
+    return Row("mean", *means, sum(r.items for r in rows))
 
 
 def markdown(rows: Sequence[Row]) -> str:

@@ -7,8 +7,8 @@ biases and norms are not: orthogonalising their updates makes no sense.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 import mlx.core as mx
 import mlx.optimizers as optim

@@ -23,7 +23,7 @@ TINY = AudioConfig(n_audio_state=32, n_audio_head=2, n_audio_layer=1, llm_dim=32
 def columns(truth):
     frames = 202 if truth.seconds == 2.0 else 102
     table = listen.labels(truth, np.full((frames, 128), -1.0))
-    return dict(zip(listen.HEADS, table.T))
+    return dict(zip(listen.HEADS, table.T, strict=False))
 
 
 def clips(count):
@@ -36,8 +36,9 @@ def test_patches_of_a_sound_know_all_of_it():
     assert len(table["source"]) == 25
     inside = table["source"] == 1 + SOURCES.index("sine tone")
     assert np.flatnonzero(inside).tolist() == list(range(6, 19))
-    for name, value in (("start_second", 0), ("start_tenth", 5), ("end_second", 1), ("end_tenth", 5), ("order", 1),
-                        ("last", 2), ("contour", 1), ("ramp", 4)):  # fmt: skip
+    expected = {"start_second": 0, "start_tenth": 5, "end_second": 1, "end_tenth": 5, "order": 1, "last": 2,
+                "contour": 1, "ramp": 4}  # fmt: skip
+    for name, value in expected.items():
         assert set(table[name][inside].tolist()) == {value}, name
 
 
@@ -62,7 +63,7 @@ def test_the_fast_functions_give_the_same_loss_and_gradient():
     with cpu_speed():
         fast, fast_gradient = gradient(model.trainable_parameters())
     assert fast.item() == pytest.approx(plain.item(), rel=1e-5)
-    pairs = zip(tree_flatten(plain_gradient), tree_flatten(fast_gradient))
+    pairs = zip(tree_flatten(plain_gradient), tree_flatten(fast_gradient), strict=False)
     assert all(mx.allclose(one, other, atol=1e-5).item() for (_, one), (_, other) in pairs)
 
 

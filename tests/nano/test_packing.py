@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from mlx_audio_r1.config import parse_config, patch_count
+from mlx_audio_r1.mel import log_mel
 from mlx_audio_r1.models.step_audio_r1 import Model
 from mlx_audio_r1.nano import reason
 from mlx_audio_r1.nano.clips import Clips
 from mlx_audio_r1.nano.cpu_speed import cpu_speed
 from mlx_audio_r1.nano.make import HERE
 from mlx_audio_r1.nano.vocabulary import Prompts
-from mlx_audio_r1.mel import log_mel
 from mlx_audio_r1.tasks.acoustic.world import make_clip
 from mlx_audio_r1.tokenizer import Tokenizer
 from mlx_audio_r1.train.losses import IGNORE, mean_token_loss
@@ -81,12 +81,12 @@ def test_the_fast_functions_give_the_same_loss(model, lessons):
 
 def test_a_step_is_a_batch(lessons):
     one, other = lessons(3), lessons(3)
-    assert all(mx.array_equal(a, b).item() for a, b in zip(one, other))
+    assert all(mx.array_equal(a, b).item() for a, b in zip(one, other, strict=False))
 
 
 def test_only_completions_are_supervised(lessons, prompts):
     ids, targets = (np.array(a) for a in shared_and_alone(lessons)[1][3:5])
-    for row, wanted in zip(ids, targets):
+    for row, wanted in zip(ids, targets, strict=False):
         where = np.flatnonzero(wanted != IGNORE)
         assert wanted[where[-1]] == prompts.end_turn
         assert np.array_equal(row[where[1:]], wanted[where[:-1]])

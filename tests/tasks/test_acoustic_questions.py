@@ -17,8 +17,8 @@ def truth(*events, kind="sequence", floor=40):
 
 DRUM_THEN_BELL = truth(Event("drum", 0.31, 0.5), Event("bell", 1.52, 2.0, 470.0, 470.0))
 RISING = truth(Event("sine tone", 0.2, 1.1, 440.0, 880.0, "rising", 15), kind="single")
-PAIR = truth(Event("sine tone", 0.2, 0.6, 300.0, 300.0), Event("sine tone", 1.0, 1.9, 200.0, 200.0, level_db=-8),
-             kind="pair")  # fmt: skip
+HIGH, LOW = Event("sine tone", 0.2, 0.6, 300.0, 300.0), Event("sine tone", 1.0, 1.9, 200.0, 200.0, level_db=-8)
+PAIR = truth(HIGH, LOW, kind="pair")
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_scores_with_options(reply, expected):
     assert q.score(question, reply) == expected
 
 
-@pytest.mark.parametrize(("reply", "expected"), [("2", 1.0), (" 2.\n", 1.0), ("12", 0.0), ("two", 0.0), ("", 0.0)])
+@pytest.mark.parametrize(("reply", "expected"), [("2", 1.0), (" 2.\n", 1.0), ("12", 0.0), ("two", 0.0)])
 def test_scores_of_free_answers(reply, expected):
     assert q.score(q.Question("count", "?", "", "2", "2"), reply) == expected
 

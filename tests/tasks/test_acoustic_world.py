@@ -31,7 +31,7 @@ def quiet_pairs(count):
     """Pairs of sine tones in clean recordings."""
     clips = (make_clip(seed, "pair") for seed in range(1000))
     fitting = (c for c in clips if c.truth.floor_db == 40 and c.truth.events[0].source == "sine tone")
-    return [clip for _, clip in zip(range(count), fitting)]
+    return [clip for _, clip in zip(range(count), fitting, strict=False)]
 
 
 @pytest.mark.parametrize("kind", QUIET)

@@ -13,8 +13,8 @@ a blind guess scores then.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 import numpy as np
 
@@ -317,7 +317,8 @@ def _before(truth: Truth, rng: Rng) -> Finding | None:
 
 def _noisy(truth: Truth, _: Rng) -> Finding | None:
     floor = truth.floor_db
-    if floor is None or NOISY_DB < floor < CLEAN_DB or any(e.source in ("noise", "music") for e in truth.events):
+    if floor is None or NOISY_DB < floor < CLEAN_DB or any(e.source in ("noise",
+    "music") for e in truth.events):
         return None
     answer = "noisy" if floor <= NOISY_DB else "clean"
     return Finding(answer, evidence=f"The background is {floor} dB below the sound.")
@@ -371,24 +372,32 @@ TASKS: dict[str, Task] = {
          "What register does the tone have?", "Would you call the pitch low, middle or high?"),
         ("low", "middle", "high"), _register),
     "compare": Task(
-        ("Is the second tone higher or lower than the first?", "How does the second pitch compare with the first?",
-         "Is the second sound higher, lower or the same?", "Compare the pitch of the second sound with the first.",
+        ("Is the second tone higher or lower than the first?",
+         "How does the second pitch compare with the first?",
+         "Is the second sound higher, lower or the same?",
+         "Compare the pitch of the second sound with the first.",
          "Is the second pitch higher, lower or the same?", "How does the pitch of the two sounds compare?",
-         "Does the second tone have a higher or a lower pitch?", "Second sound against the first: higher, lower or same?"),
+         "Does the second tone have a higher or a lower pitch?",
+         "Second sound against the first: higher, lower or same?"),
         ("higher", "lower", "same"), _compare),
     "longer": Task(
-        ("Which tone is longer?", "Which of the two tones lasts longer?", "Is the first or the second tone longer?",
-         "Which sound is longer, the first or the second?", "Which sound lasts longer?", "Which tone goes on longer?",
+        ("Which tone is longer?", "Which of the two tones lasts longer?",
+         "Is the first or the second tone longer?",
+         "Which sound is longer, the first or the second?", "Which sound lasts longer?",
+         "Which tone goes on longer?",
          "Which tone has the longer duration?", "Of the two sounds, which is the longer one?"),
         ORDINALS, _longer),
     "louder": Task(
-        ("Which tone is louder?", "Which of the two sounds is louder?", "Is the first or the second sound louder?",
-         "Which sound is the loudest?", "Which sound is stronger?", "Which one is louder, the first or the second?",
+        ("Which tone is louder?", "Which of the two sounds is louder?",
+         "Is the first or the second sound louder?",
+         "Which sound is the loudest?", "Which sound is stronger?",
+         "Which one is louder, the first or the second?",
          "Which of the two has the higher volume?", "Of the two sounds, which is the louder one?"),
         ORDINALS, _louder),
     "count": Task(
         ("How many sounds are there?", "How many sounds do you hear?", "Count the sounds.",
-         "How many events are in the clip?", "How many times does it sound?", "Tell me the number of sounds.",
+         "How many events are in the clip?", "How many times does it sound?",
+         "Tell me the number of sounds.",
          "What is the number of events?", "How often does a sound start?"),
         ("1", "2", "3", "4", "5", "6"), _count),
     "first": Task(
@@ -402,29 +411,37 @@ TASKS: dict[str, Task] = {
          "What do you hear at the very end?", "What closes the clip?"),
         _ALL_SOUNDS, _last),
     "order": Task(
-        ("List the sounds in order.", "In which order do the sounds appear?", "What sounds do you hear, in order?",
-         "Name all sounds in order.", "Which sounds are there, from first to last?", "What is the order of the sounds?",
+        ("List the sounds in order.", "In which order do the sounds appear?",
+         "What sounds do you hear, in order?",
+         "Name all sounds in order.", "Which sounds are there, from first to last?",
+         "What is the order of the sounds?",
          "Give the sequence of sounds.", "Write down the sounds one after the other."),
         (), _order),
     "before": Task(
-        ("Does the {0} come before the {1}?", "Is the {0} before the {1}?", "Is the {0} earlier than the {1}?",
+        ("Does the {0} come before the {1}?", "Is the {0} before the {1}?",
+         "Is the {0} earlier than the {1}?",
          "Do you hear the {0} first and the {1} later?", "Does the {1} come after the {0}?",
          "Is the {1} later than the {0}?",
          "Does the {1} follow the {0}?", "Does the {0} precede the {1}?"),
         _YES_NO, _before),
     "noisy": Task(
-        ("Is the recording clean or noisy?", "Is the background clean or noisy?", "How clean is the recording?",
-         "Is it a clean or a noisy recording?", "Clean or noisy?", "What is the quality of the recording, clean or noisy?",
+        ("Is the recording clean or noisy?", "Is the background clean or noisy?",
+         "How clean is the recording?",
+         "Is it a clean or a noisy recording?", "Clean or noisy?",
+         "What is the quality of the recording, clean or noisy?",
          "Would you call the recording clean or noisy?", "Does the recording sound clean or noisy?"),
         ("clean", "noisy"), _noisy),
     "speech": Task(
-        ("Is there speech in the clip?", "Does anyone speak?", "Do you hear a voice?", "Does somebody talk?",
+        ("Is there speech in the clip?", "Does anyone speak?", "Do you hear a voice?",
+         "Does somebody talk?",
          "Is somebody speaking?", "Is there a voice?",
          "Can you hear someone talking?", "Is any speech present?"),
         _YES_NO, _speech),
     "voice": Task(
-        ("Is the speaker male or female?", "Is it a male or a female voice?", "What is the gender of the speaker?",
-         "Is the voice male or female?", "Who is speaking, male or female?", "Is this a male or a female speaker?",
+        ("Is the speaker male or female?", "Is it a male or a female voice?",
+         "What is the gender of the speaker?",
+         "Is the voice male or female?", "Who is speaking, male or female?",
+         "Is this a male or a female speaker?",
          "Male or female speaker?", "Does the voice belong to a male or a female speaker?"),
         ("male", "female"), _voice),
 }  # fmt: skip
@@ -463,7 +480,7 @@ def _ask(
         chance = 1 / len(task.answers) if task.answers else 0.0
         return Question(name, text, reasoning, finding.answer, finding.answer, (), chance)
     options = _options(rng, task.answers, finding.answer)
-    listed = "".join(f"{letter}. {option}\n" for letter, option in zip(LETTERS, options))
+    listed = "".join(f"{letter}. {option}\n" for letter, option in zip(LETTERS, options, strict=False))
     answer = f"{LETTERS[options.index(finding.answer)]}. {finding.answer}"
     return Question(
         name, text + INSTRUCTION + listed, reasoning, answer, finding.answer, options, 1 / len(options)

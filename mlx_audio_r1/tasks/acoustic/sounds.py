@@ -28,7 +28,7 @@ TRIADS = {"major": (0, 4, 7), "minor": (0, 3, 7)}
 
 def samples(seconds: float) -> int:
     """Seconds -> samples at 16 kHz."""
-    return int(round(seconds * SAMPLE_RATE))
+    return round(seconds * SAMPLE_RATE)
 
 
 def seconds_axis(seconds: float) -> Array:

@@ -18,19 +18,18 @@ import soxr
 
 from mlx_audio_r1.config import SAMPLE_RATE
 
-MALE = (
-    "m1 m2 m3 m4 m5 m6 m7 m8 Alex Andy Denis Diogo Gene Hugo Lee Marco Mario Michael Mike adam antonio "
-    "benjamin boris caleb david ed edward john max paul pedro quincy rob robert travis victor"
-).split()
-FEMALE = "f1 f2 f3 f4 f5 Alicia Andrea Annie anika aunty belinda linda shelby steph steph2 steph3".split()
-HELD_OUT = frozenset("m4 Michael quincy robert f3 linda steph2 Annie".split())
+MALE = ["m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "Alex", "Andy", "Denis", "Diogo", "Gene", "Hugo",
+    "Lee", "Marco", "Mario", "Michael", "Mike", "adam", "antonio", "benjamin", "boris", "caleb", "david",
+    "ed", "edward", "john", "max", "paul", "pedro", "quincy", "rob", "robert", "travis", "victor"]
+FEMALE = ["f1", "f2", "f3", "f4", "f5", "Alicia", "Andrea", "Annie", "anika", "aunty", "belinda",
+    "linda", "shelby", "steph", "steph2", "steph3"]
+HELD_OUT = frozenset(["m4", "Michael", "quincy", "robert", "f3", "linda", "steph2", "Annie"])
 ACCENTS = ("en-us", "en-us", "en-us", "en-gb", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbcwmd")
 PITCH_SETTINGS = {"male": (20, 60), "female": (45, 80)}  # espeak-ng's 0-99
 MEASURED_HZ = {"male": (70.0, 150.0), "female": (165.0, 320.0)}  # outside, the voice is drawn again
-WORDS = (
-    "yes no stop go left right up down red green blue dog cat water music house morning letter window "
-    "seven eleven people coffee summer yellow mountain river paper"
-).split()
+WORDS = ["yes", "no", "stop", "go", "left", "right", "up", "down", "red", "green", "blue", "dog", "cat",
+    "water", "music", "house", "morning", "letter", "window", "seven", "eleven", "people", "coffee",
+    "summer", "yellow", "mountain", "river", "paper"]
 SENTENCES = (
     "the quick brown fox jumps over the lazy dog",
     "please call me back tomorrow morning",

@@ -11,8 +11,8 @@ second, so that rounding them in a sentence is never a coin toss.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 import numpy as np
 
@@ -148,7 +148,7 @@ def _spread(rng: Rng, lengths: list[int], seconds: float, gap: int = 1) -> list[
     free = int(seconds * 10) - 1 - sum(lengths) - gap * (len(lengths) - 1)
     cuts = np.sort(rng.integers(0, max(free, 0) + 1, len(lengths)))
     before = np.concatenate([[0], np.cumsum(lengths)[:-1]]) + gap * np.arange(len(lengths))
-    return [int(c + b) for c, b in zip(cuts, before)]
+    return [int(c + b) for c, b in zip(cuts, before, strict=False)]
 
 
 def _single(canvas: _Canvas) -> None:
@@ -194,7 +194,7 @@ def _pair(canvas: _Canvas) -> None:
     first = _draw_pitch(rng)
     second = first * (1 + rng.uniform(-0.01, 0.01)) if rng.random() < 0.33 else _other_pitch(rng, first)
     softer = int(rng.integers(2)) if rng.random() < 0.6 else None
-    for i, (at, length, hz) in enumerate(zip(starts, lengths, (first, second))):
+    for i, (at, length, hz) in enumerate(zip(starts, lengths, (first, second), strict=False)):
         level = int(rng.choice(LEVELS[1:])) if i == softer else 0
         start, end = _jitter(rng, at), _jitter(rng, at + length)
         sound = sounds.TONES[source](rng, sounds.glide(hz, hz, end - start))
@@ -249,7 +249,7 @@ def _sequence(canvas: _Canvas) -> None:
     chosen = rng.choice(pool, count, replace=False, p=weights / weights.sum())
     room = (int(canvas.seconds * 10) - 1 - 2 * (count - 1)) // count
     lengths = [int(n) for n in rng.integers(max(3, room // 2), min(room, 25) + 1, count)]
-    for source, at, length in zip(chosen, _spread(rng, lengths, canvas.seconds, gap=2), lengths):
+    for source, at, length in zip(chosen, _spread(rng, lengths, canvas.seconds, gap=2), lengths, strict=False):
         SEQUENCE_PARTS.get(source, _sequence_short)(canvas, str(source), at, length)
 
 
