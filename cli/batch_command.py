@@ -8,8 +8,10 @@ from typing import Any
 import click
 
 from mlx_audio_r1.cli.options import decoding_options, settings_given
+from mlx_audio_r1.cli.working import for_many
 
 
+@for_many
 @click.command("batch")
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option("-o", "--output", default="-", metavar="FILE", help="JSONL file to add to; - is stdout.")

@@ -18,6 +18,7 @@ class Progress:
     def __init__(self, total: int, *, shown: bool = True):
         self.done = self.failed = 0
         self.sound = 0.0  # seconds heard
+        self._parts: dict[str, float] = {}  # id -> share that is done, of what is being worked on
         self._total = total
         self._shown = shown
         self._live = shown and sys.stderr.isatty()
@@ -25,15 +26,22 @@ class Progress:
         self._drawn = self._started - SECONDS_BETWEEN_DRAWINGS if self._live else self._started
         self._draw()
 
-    def finished(self, sound: float) -> None:
-        """One more is done; `sound` is how many seconds of it were heard."""
-        self.done += 1
-        self.sound += sound
+    def part(self, id_: str, seconds: float, share: float) -> None:
+        """A share of a recording of so many seconds is done."""
+        self._parts[id_] = self._parts.get(id_, 0.0) + share
+        self.sound += seconds * share
         self._draw()
 
-    def broken(self, message: str) -> None:
-        """One more has failed; said at once."""
+    def finished(self, id_: str, seconds: float) -> None:
+        """All of a recording is done."""
+        self.done += 1
+        self.sound += seconds * (1 - self._parts.pop(id_, 0.0))
+        self._draw()
+
+    def broken(self, id_: str, message: str) -> None:
+        """A recording has failed; said at once."""
         self.failed += 1
+        self._parts.pop(id_, None)
         self.say(message, "red")
         self._draw()
 
@@ -69,8 +77,9 @@ class Progress:
         if self.sound:
             speed = self.sound / max(elapsed, 1e-9)
             parts.append(f"{in_words(self.sound)} of sound, {speed:.1f} hours an hour")
-        if 0 < ready < self._total:
-            parts.append(f"{clock(elapsed / ready * (self._total - ready))} left")
+        worked = ready + sum(self._parts.values())
+        if 0 < worked < self._total:
+            parts.append(f"{clock(elapsed / worked * (self._total - worked))} left")
         return "; ".join(parts)
 
     def took(self) -> str:

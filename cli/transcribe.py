@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from mlx_audio_r1.cli.options import decoding_options, settings_given
+from mlx_audio_r1.cli.working import for_many
 
 FORMATS = ("txt", "vtt", "srt", "tsv", "json")  # as mlx_whisper lists them
 LANGUAGES = {
@@ -19,6 +20,7 @@ LANGUAGES = {
 }
 
 
+@for_many
 @click.command("transcribe")
 @click.argument("audio", nargs=-1, required=True, metavar="AUDIO...")
 @click.option("-o", "--output-dir", default=".", show_default=True, metavar="DIR",
@@ -162,4 +164,5 @@ class _Keeper:
             click.echo(WRITERS[self._formats[0]](done), nl=False)
             return [*summary(done)]
         paths = outputs.write(done, self._folder, self._stems[outcome.item.id], self._formats)
-        return [*summary(done, " ".join(str(path) for path in paths))]
+        shown = f"{paths[0].with_suffix('')}.{{{','.join(self._formats)}}}" if len(paths) > 1 else str(paths[0])
+        return [*summary(done, shown)]

@@ -13,6 +13,12 @@ from mlx_audio_r1.cli.progress import Progress, in_words
 NOTHING_DONE, SOME_FAILED, INTERRUPTED = 1, 3, 130  # exit codes; 0 when all is good
 
 
+def for_many(command: click.Command) -> click.Command:
+    """The command without the option that a batch cannot have: a rotating cache."""
+    command.params = [param for param in command.params if param.name != "max_kv_size"]
+    return command
+
+
 def work(
     todo: Any,
     asking: Any,
@@ -30,9 +36,7 @@ def work(
     from mlx_audio_r1.jobs.run import outcomes
     from mlx_audio_r1.session import load
 
-    settings = Settings(**asking.options())  # wrong values are said before anything is loaded
-    if settings.max_kv_size is not None:
-        raise click.UsageError("--max-kv-size does not go with many replies at once; use --kv-bits.")
+    Settings(**asking.options())  # wrong values are said before anything is loaded
     _say_what_is_done(todo)
     if not todo.items:
         return SOME_FAILED if todo.failed_before else 0
@@ -40,7 +44,8 @@ def work(
     notice_nano(r1.config.raw)
     progress = Progress(len(todo.items), shown=not own["no_progress"])
     stream = outcomes(r1, todo.items, asking, cut(r1.config), samples=todo.samples,
-                      max_rows=own["max_concurrency"])
+                      max_rows=own["max_concurrency"],
+                      on_part=lambda heard, share: progress.part(heard.item.id, heard.duration, share))
     left = {item.id: len(todo.samples[item.id]) for item in todo.items}
     interrupted = False
     try:
@@ -59,11 +64,11 @@ def work(
 
 def _count(outcome: Any, left: dict[str, int], progress: Progress) -> None:
     if outcome.error is not None:
-        progress.broken(f"failed: {outcome.error}")
+        progress.broken(outcome.item.id, f"failed: {outcome.error}")
         return
     left[outcome.item.id] -= 1
     if not left[outcome.item.id]:
-        progress.finished(outcome.recording.duration)
+        progress.finished(outcome.item.id, outcome.recording.duration)
 
 
 def _exit_code(progress: Progress, todo: Any) -> int:

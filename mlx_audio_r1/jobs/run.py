@@ -6,7 +6,7 @@ are answered; a bad one costs an outcome with its error, never the run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain
@@ -64,11 +64,13 @@ def outcomes(
     *,
     samples: Mapping[str, Sequence[int]] | None = None,
     max_rows: int = 8,
+    on_part: Callable[[Recording, float], None] = lambda recording, share: None,
 ) -> Iterator[Outcome]:
     """Ask about every recording. samples: which of `asking.num_samples` are wanted of an id; all of
-    them where it is not named."""
+    them where it is not named. on_part: is told of every reply, and what share of its recording it is."""
     wanted = samples or {}
-    job = _Job(asking, {item.id: tuple(wanted.get(item.id, range(asking.num_samples))) for item in items})
+    by_id = {item.id: tuple(wanted.get(item.id, range(asking.num_samples))) for item in items}
+    job = _Job(asking, by_id, on_part)
     with closing(Ahead(hear(list(items), cutting), cost, AHEAD_SECONDS)) as clips:
         requests = chain.from_iterable(job.requests(clip) for clip in clips)
         for answered in answer(r1, requests, max_rows=max_rows, is_ready=clips.is_ready):
@@ -76,9 +78,15 @@ def outcomes(
 
 
 class _Job:
-    def __init__(self, asking: Asking, samples: Mapping[str, tuple[int, ...]]):
+    def __init__(
+        self,
+        asking: Asking,
+        samples: Mapping[str, tuple[int, ...]],
+        on_part: Callable[[Recording, float], None],
+    ):
         self._asking = asking
         self._samples = samples
+        self._on_part = on_part
         self._open: dict[str, _Open] = {}
         self._failed: set[str] = set()
 
@@ -110,6 +118,7 @@ class _Job:
         sample = answer.sample
         replies = opened.replies.setdefault(sample, {})
         replies[index] = answer.reply
+        self._on_part(opened.recording, 1 / opened.recording.clips / len(self._samples[id_]))
         if len(replies) == opened.recording.clips:
             yield self._complete(opened, sample)
 
