@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import click
+
 from mlx_audio_r1.cli.options import decoding_options, settings_given
 
 
@@ -20,6 +21,7 @@ from mlx_audio_r1.cli.options import decoding_options, settings_given
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @click.option("-R", "--hide-thinking", is_flag=True, help="Do not show the reasoning.")
 @click.option("-v", "--verbose", is_flag=True, help="Counts and times on stderr.")
+@click.option("--force", is_flag=True, help="Go on where memory is too small (see audio-r1 plan).")
 @decoding_options
 def ask(audio: tuple[str, ...], prompt: str, **options: Any) -> None:
     """Ask a question about AUDIO (several files keep their order; - is stdin).
@@ -42,22 +44,26 @@ def ask(audio: tuple[str, ...], prompt: str, **options: Any) -> None:
 
 def _answer(audio: list[str], prompt: str, options: dict[str, Any]) -> None:
     from mlx_audio_r1.cli.model_choice import choose_model, notice_nano
+    from mlx_audio_r1.cli.room import keep_within, reply_room
     from mlx_audio_r1.cli.show import ReplyPrinter, prefill_progress, reply_record, show_pieces, show_timings
-
     from mlx_audio_r1.cli.startup import import_engine
 
     import_engine()
     from mlx_audio_r1.session import load
 
     own = {name: options.pop(name) for name in
-           ("choices", "system_prompt", "model", "chunk_seconds", "as_json", "hide_thinking", "verbose")}
+           ("choices", "system_prompt", "model", "chunk_seconds", "as_json", "hide_thinking", "verbose",
+            "force")}
     prefill = options.pop("prefill_response")
-    r1 = load(choose_model(own["model"]), chunk_seconds=own["chunk_seconds"])
+    model, settings = choose_model(own["model"]), settings_given(options)
+    room = None if own["force"] else reply_room(model, audio, prompt, settings)
+    r1 = load(model, chunk_seconds=own["chunk_seconds"])
     notice_nano(r1.config.raw)
     choices = [choice.strip() for choice in own["choices"].split("|")] if own["choices"] else None
     messages = r1.question(audio, prompt, system_prompt=own["system_prompt"], choices=choices)
     stream = r1.stream(
-        messages, prefill_response=prefill, progress=prefill_progress, **settings_given(options)
+        messages, prefill_response=prefill, progress=prefill_progress,
+        **keep_within(room, settings, r1.defaults.max_tokens),
     )
     show_pieces(stream.heard, own["chunk_seconds"])
     printer = ReplyPrinter(as_json=own["as_json"], hide_thinking=own["hide_thinking"])

@@ -10,11 +10,13 @@ import click
 
 @click.command("info")
 @click.argument("model", required=False)
-@click.option("--context", type=click.IntRange(1), default=16_384, show_default=True,
-              help="Tokens of context to plan memory for.")
+@click.option("--context", type=click.IntRange(1),
+              help="Tokens of context to plan memory for. Default: 16384, or all the model reads.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def info(model: str | None, context: int, as_json: bool) -> None:
+def info(model: str | None, context: int | None, as_json: bool) -> None:
     """Describe MODEL (a folder, a hub repository or nano; default: the one `ask` would use).
+
+    Of a repository nothing is fetched but config.json and the headers of its shards.
 
     \b
     Examples:
@@ -23,7 +25,9 @@ def info(model: str | None, context: int, as_json: bool) -> None:
       audio-r1 info stepfun-ai/Step-Audio-R1.1 --json
     """
     from mlx_audio_r1.cli.model_choice import choose_model
+    from mlx_audio_r1.cli.startup import import_engine
 
+    import_engine()
     from mlx_audio_r1.memory import describe
 
     facts = describe(choose_model(model), context)

@@ -7,6 +7,7 @@
     │   └── ConfigError   a config.json value that is missing or impossible
     ├── HubError          the hub refused, is unreachable or has no such thing
     ├── DiskError         no room, or no right, to write
+    ├── PlanError         more memory, or a longer context, than there is
     ├── JobError          a list of recordings, or an output of theirs, that cannot be used
     └── TrainingError     a training run that cannot start or go on
 
@@ -44,6 +45,10 @@ class DiskError(AudioR1Error):
 
 class JobError(AudioR1Error):
     """A list of recordings, or an output of theirs, that cannot be used."""
+
+
+class PlanError(AudioR1Error):
+    """What was asked for does not fit the memory, or the model's context."""
 
 
 class TrainingError(AudioR1Error):

@@ -5,15 +5,21 @@ Every way the hub can say no becomes one line that says what to do.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from mlx_audio_r1.errors import AudioR1Error, CheckpointError, DiskError, HubError
+from mlx_audio_r1.errors import AudioR1Error, CheckpointError, ConfigError, DiskError, HubError
 
 NANO = Path(__file__).parent / "nano" / "checkpoint"
 NANO_NAME = "nano"
 CHECKPOINT_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja", "README.md"]
+HEADERS_AT_ONCE = 8  # requests
 
 
 def locate(name: str | Path | None) -> Path:
@@ -43,6 +49,43 @@ def _fetch(repo: str) -> Path:
 
     with explained(repo):
         return Path(snapshot_download(repo, allow_patterns=CHECKPOINT_FILES))
+
+
+def cached(repo: str) -> Path | None:
+    """The folder of a repository in the hub's cache, whole or not; None when it is not there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    with explained(repo):
+        found = try_to_load_from_cache(repo, "config.json")
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def inspect(repo: str) -> tuple[dict[str, Any], list[tuple[str, int, int]]]:
+    """config.json and (name, bytes, values) of every tensor of a repository, without its weights.
+
+    The safetensors headers are read by range: 100 kB a shard, or a little more.
+    """
+    from huggingface_hub import HfApi, errors, hf_hub_download
+
+    api = HfApi()
+    with explained(repo):
+        info = api.model_info(repo, timeout=10)  # says at once when there is no network
+        path = Path(hf_hub_download(repo, "config.json", revision=info.sha))
+        shards = [f.rfilename for f in info.siblings or () if fnmatch(f.rfilename, "model*.safetensors")]
+        if not shards:
+            raise HubError(f"{repo}: holds no model*.safetensors; is this a Step-Audio checkpoint?")
+        read = partial(api.parse_safetensors_file_metadata, repo, revision=info.sha)
+        try:
+            with ThreadPoolExecutor(HEADERS_AT_ONCE) as pool:
+                headers = list(pool.map(read, shards))
+        except errors.SafetensorsParsingError as error:
+            raise CheckpointError(f"{repo}: a shard is damaged there ({_first_line(error)})") from None
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{repo}: config.json is not JSON ({error})") from None
+    tensors = [(name, tensor) for header in headers for name, tensor in header.tensors.items()]
+    return config, [(name, t.data_offsets[1] - t.data_offsets[0], t.parameter_count) for name, t in tensors]
 
 
 @contextmanager
@@ -75,6 +118,8 @@ def explained(repo: str) -> Iterator[None]:
         raise HubError(f"{repo}: not a repository name ({_first_line(error)})") from None
     except hub.HfHubHTTPError as error:
         raise HubError(f"{repo}: {_status_advice(error)}") from None
+    except hub.HTTPError as error:  # of the client below: no connection, a broken one, a timeout
+        raise HubError(f"{repo}: the hub cannot be reached ({_first_line(error)}); check the network") from None
     except OSError as error:
         raise _os_error(repo, error) from None
 

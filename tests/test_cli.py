@@ -93,8 +93,8 @@ def test_bad_input_is_one_line_without_a_traceback(arguments, code, words):
 def test_info_says_what_the_files_hold():
     facts = json.loads(run("info", TINY, "--json", "--context", "100").stdout)
     assert facts["model"]["stored_values"] == 1_330_752  # as the fixture's own notes count them
-    # 2 * 4 layers * 2 heads * 16 values, 2 bytes each, 100 tokens
-    assert facts["memory"]["kv_100_tokens_bytes"] == 2 * 4 * 2 * 16 * 2 * 100
+    # 2 * 4 layers * 2 heads * 16 values, 4 bytes each as the weights are float32, 100 tokens
+    assert facts["memory"]["kv_100_tokens_bytes"] == 2 * 4 * 2 * 16 * 4 * 100
     assert facts["machine"]["memory_bytes"] > 1e9
     text = run("info", TINY).stdout.decode()
     assert "1,330,752" in text and "blas" in text
