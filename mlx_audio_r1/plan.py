@@ -7,7 +7,7 @@ again, so what is advised does fit.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -122,7 +122,7 @@ def plan_inference(config: ModelConfig, sizes: Sizes, machine: Machine, work: Wo
     reach = Reach(
         "longest context",
         tuple(f"KV {kv or 8 * sizes.value_bytes} bits" for kv in kv_choices),
-        tuple((f"{n} repl{'y' if n == 1 else 'ies'}", tuple(longest(n, kv) for kv in kv_choices))
+        tuple((f"{n:,} repl{'y' if n == 1 else 'ies'}", tuple(longest(n, kv) for kv in kv_choices))
               for n in counts),
     )
     return _finished(
@@ -256,7 +256,7 @@ PLAN_WORDS = {
     "mac": "a Mac with {} GiB",
 }
 
-Knobs = Mapping[str, Sequence[Any]]  # field -> values to try, the gentlest first
+Knobs = Mapping[str, Sequence[Any]]  # field -> values to try, the gentlest first, each needing less
 
 
 def _inference_knobs(config: ModelConfig, sizes: Sizes, work: Workload) -> Knobs:
@@ -274,6 +274,11 @@ def _training_knobs(config: ModelConfig, sizes: Sizes, job: TrainingJob) -> Knob
     return {"max_seq_length": _shorter(job.max_seq_length), "batch": range(job.batch - 1, 0, -1),
             "num_layers": fewer_layers, "bits": _fewer_bits(config, sizes, job),
             "grad_checkpoint": [] if job.grad_checkpoint else [True]}
+
+
+def _coarse(values: Sequence[Any]) -> Sequence[Any]:
+    """Of a range its least value alone: the last setting of a pair is the one that is tuned."""
+    return values[-1:] if isinstance(values, range) else values
 
 
 def _fewer_bits(config: ModelConfig, sizes: Sizes, job: Job) -> list[int]:
@@ -295,12 +300,17 @@ def _finished(
     if plan.fits:
         return plan
 
+    def settled(**values: Any) -> Alternative:
+        return Alternative(tuple(values.items()), _total(parts(replace(job, **values))))
+
     def found(names: tuple[str, ...]) -> Alternative | None:
-        for values in product(*(knobs[name] for name in names)):
-            chosen = tuple(zip(names, values, strict=True))
-            needed = _total(parts(replace(job, **dict(chosen))))
-            if needed <= plan.machine.usable:
-                return Alternative(chosen, needed)
+        *before, last = names
+        for values in product(*(_coarse(knobs[name]) for name in before)):
+            first = dict(zip(before, values, strict=True))
+            tried = [first | {last: value} for value in knobs[last]]
+            at = bisect_left(tried, True, key=lambda v: settled(**v).needed <= plan.machine.usable)
+            if at < len(tried):
+                return settled(**tried[at])
         return None
 
     alone, together = ([a for a in map(found, sets) if a] for sets in changes)
