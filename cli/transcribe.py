@@ -98,6 +98,8 @@ def _transcribe(audio: list[str], options: dict[str, Any]) -> int:
 def _check(own: dict[str, Any], audio: list[str]) -> None:
     if own["output_dir"] == "-" and own["output_format"] == "all":
         raise click.UsageError("--output-format all needs files: give an --output-dir.")
+    if own["chunk_duration"] is not None and 0 < own["chunk_duration"] < 1:
+        raise click.UsageError("--chunk-duration is at least 1 second, or 0 for all that fits.")
     if own["output_name"] and len(audio) > 1:
         raise click.UsageError("--output-name goes with one AUDIO; several would overwrite each other.")
     if own["output_name"] and Path(own["output_name"]).name != own["output_name"]:
@@ -151,15 +153,17 @@ class _Keeper:
 
     def __init__(self, asking: Any, folder: Path | None, stems: dict[str, str], formats: tuple[str, ...]):
         self._asking, self._folder, self._stems, self._formats = asking, folder, stems, formats
+        self._rates: list[float] = []  # words a minute of the run so far
 
     def __call__(self, outcome: Any, model: str) -> list[str]:
         from mlx_audio_r1.jobs import outputs
         from mlx_audio_r1.jobs.subtitles import WRITERS
-        from mlx_audio_r1.jobs.transcripts import summary, transcript
+        from mlx_audio_r1.jobs.transcripts import judged_rates, summary, transcript
 
         if outcome.error is not None:
             return []
-        done = transcript(outcome, self._asking, model)
+        done = transcript(outcome, self._asking, model, self._rates)
+        self._rates += judged_rates(done.segments)
         if self._folder is None:
             click.echo(WRITERS[self._formats[0]](done), nl=False)
             return [*summary(done)]

@@ -40,7 +40,10 @@ def work(
     _say_what_is_done(todo)
     if not todo.items:
         return SOME_FAILED if todo.failed_before else 0
-    r1 = load(choose_model(own["model"]), chunk_seconds=own["chunk_seconds"])
+    try:
+        r1 = load(choose_model(own["model"]), chunk_seconds=own["chunk_seconds"])
+    except KeyboardInterrupt:
+        return INTERRUPTED
     notice_nano(r1.config.raw)
     progress = Progress(len(todo.items), shown=not own["no_progress"])
     stream = outcomes(r1, todo.items, asking, cut(r1.config), samples=todo.samples,

@@ -15,7 +15,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from mlx_audio_r1 import load
 from mlx_audio_r1.cli.main import cli
+from mlx_audio_r1.jobs.asking import Asking
+from mlx_audio_r1.jobs.hearing import Cutting
+from mlx_audio_r1.jobs.run import outcomes
+from mlx_audio_r1.jobs.sources import Item
 
 ROOT = Path(__file__).parent.parent
 TINY = str(ROOT / "tests" / "golden" / "tiny-fp32")
@@ -225,6 +230,18 @@ def test_transcripts_in_a_batch_are_heard_in_windows(tmp_path):
     assert long["usage"]["reasoning_tokens"] == 0 and long["usage"]["answer_tokens"] == 18
     assert long["silence_skipped"] == 22.8
     assert quiet["text"] == "" and quiet["pieces"] == [] and "silence" in quiet["notes"][0]
+
+
+def test_a_sound_asked_about_twice_is_encoded_once(folder):
+    r1 = load(TINY)
+    path = str(folder / "tone003.wav")
+    items = [Item(f"{i}", path, prompt) for i, prompt in enumerate(["What?", "Who?", "What?"])]
+    asking = Asking(settings={"temperature": 0.0, "max_tokens": 8})
+    found = {o.item.id: o.heard[0].reply for o in outcomes(r1, items, asking, Cutting())}
+    assert r1.prompt_cache.encoded == 1
+    assert found["0"].token_ids == found["2"].token_ids == load(TINY).ask(
+        path, "What?", temperature=0.0, max_tokens=8).token_ids
+    assert load(TINY).ask(path, "Who?", temperature=0.0, max_tokens=8).token_ids == found["1"].token_ids
 
 
 # Killed

@@ -127,6 +127,11 @@ def test_sound_without_a_pause_is_heard_twice_at_the_cuts():
     assert all(750 <= w.frames <= 1500 for w in windows)
 
 
+def test_an_overlap_as_long_as_the_window_still_ends():
+    windows = plan(scape_of(tone(60)), longest=10, piece=25, overlap=100)
+    assert max(w.overlap for w in windows) == 125 and windows[-1].end == 3000
+
+
 def test_no_crumb_is_left_at_the_end():
     for seconds in np.arange(25.02, 60, 0.7):
         pieces = [*cut(scape_of(tone(seconds)), 0, int(seconds * 50), 1250)]

@@ -51,10 +51,11 @@ def test_patterns_files_and_lists(folder):
 
 @pytest.mark.parametrize(("given_", "words"), [
     ("in/deep/none", None), ("*.ogg", "nothing matches"), ("empty", "no sound files"),
-    ("in/x.jsonl", "cannot be read"),
+    ("in/x.jsonl", "cannot be read"), ("-", "stdin is empty"), ("none.jsonl", "nothing in it"),
 ])
 def test_an_input_that_gives_nothing_is_said(folder, given_, words):
     (folder / "empty").mkdir()
+    (folder / "none.jsonl").write_text("\n\n")
     if words is None:
         assert ids(given_) == [given_]  # a recording that will fail by itself
         return
@@ -78,6 +79,7 @@ def test_a_bad_line_of_a_manifest_costs_that_line(folder):
     items = find_items(["m.jsonl"])
     assert [bool(item.error) for item in items] == [True] * 7 + [False]
     assert items[2].id == "m.jsonl:3" and "no audio" in items[2].error
+    assert items[2].columns == {"path": "a"}
 
 
 def test_ids_are_unique_and_stable(folder):

@@ -120,6 +120,7 @@ def test_a_window_that_looks_like_a_summary_is_named():
     assert thin([segment(0, 60, "x", 35.0)]) == []
     assert "29 words" in thin([segment(0, 60, "x", 29.0)])[0]
     assert thin([segment(0, 10, "x", 0.0)]) == []  # too short to judge
+    assert thin([segment(0, 60, "x", 45.0)], rates=[150.0, 170.0]) != []  # the rest of the run has more
 
 
 def test_the_summary_of_a_transcript_has_its_density():
@@ -127,6 +128,12 @@ def test_the_summary_of_a_transcript_has_its_density():
     heard = 12.34 + 25 + 38.54
     assert first == (f"talk.m4a -> talk.txt: 7 words, {7 / heard * 60:.0f} a minute of sound, 3 windows, "
                      "3661.5 s of silence skipped")
+
+
+def test_only_the_first_notes_are_said():
+    many = Transcript("a.wav", "nano", "transcribe", None, 30.0, 0.0, "", (), tuple("abcdefgh"))
+    assert [*summary(many)][1:] == [
+        "  a", "  b", "  c", "  d", "  e", "  and 3 more such notes; -f json has them all"]
 
 
 def test_the_longest_window_leaves_room_for_its_words():
@@ -167,6 +174,8 @@ def test_files_are_written_aside_and_renamed(tmp_path):
     written = outputs.write(TALK, tmp_path / "out", "sub/talk", ["txt", "json"])
     assert [path.name for path in written] == ["talk.txt", "talk.json"]
     assert sorted(p.name for p in (tmp_path / "out" / "sub").iterdir()) == ["talk.json", "talk.txt"]
+    long = "x" * 251  # with its suffix as long as names may be
+    assert outputs.write(TALK, tmp_path, long, ["txt"]) == [tmp_path / f"{long}.txt"]
     (tmp_path / "file").write_text("")
     with pytest.raises(DiskError, match="file"):
         outputs.write(TALK, tmp_path / "file", "talk", ["txt"])

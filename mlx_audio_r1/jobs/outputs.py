@@ -66,7 +66,7 @@ def write(transcript: Transcript, folder: Path, stem: str, formats: Iterable[str
     written = []
     for name in formats:
         path = folder / f"{stem}.{name}"
-        aside = path.with_name(f".{path.name}.part")
+        aside = path.with_name(f".audio-r1-{os.getpid()}.part")  # short: names have a longest length
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             aside.write_bytes(WRITERS[name](transcript).encode("utf-8", "replace"))

@@ -20,9 +20,11 @@ from mlx_audio_r1.jobs.hearing import Broken, Clip, Cutting, Recording, cost, he
 from mlx_audio_r1.jobs.records import Record, reply_fields
 from mlx_audio_r1.jobs.sources import Item
 from mlx_audio_r1.jobs.words import glue, join
+from mlx_audio_r1.prompt_cache import PromptCache
 from mlx_audio_r1.session import AudioR1, Reply, Usage
 
 AHEAD_SECONDS = 1_200.0  # of decoded sound that may wait: 77 MB
+CACHE_BYTES = 1 << 30  # what is kept of sounds that are asked about more than once
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +70,8 @@ def outcomes(
 ) -> Iterator[Outcome]:
     """Ask about every recording. samples: which of `asking.num_samples` are wanted of an id; all of
     them where it is not named. on_part: is told of every reply, and what share of its recording it is."""
+    if len({item.path for item in items}) < len(items) and r1.prompt_cache is None:
+        r1.prompt_cache = PromptCache(r1.name, CACHE_BYTES)  # several questions about one file
     wanted = samples or {}
     by_id = {item.id: tuple(wanted.get(item.id, range(asking.num_samples))) for item in items}
     job = _Job(asking, by_id, on_part)

@@ -60,10 +60,11 @@ def find_items(
     return _unique(found)
 
 
-def _from_list(lines: Iterable[str]) -> Iterator[Item]:
-    for line in lines:
-        if path := line.rstrip("\r\n"):
-            yield _file(path)
+def _from_list(lines: Iterable[str]) -> list[Item]:
+    items = [_file(path) for line in lines if (path := line.rstrip("\r\n"))]
+    if not items:
+        raise JobError("-: the list on stdin is empty; give one path a line")
+    return items
 
 
 def _from_one(given: str, recursive: bool, pattern: str | None) -> Iterator[Item]:
@@ -109,15 +110,16 @@ def _from_glob(given: str) -> Iterator[Item]:
     yield from map(_file, names)
 
 
-def read_manifest(path: str) -> Iterator[Item]:
+def read_manifest(path: str) -> list[Item]:
     """The rows of a JSONL manifest; relative paths count from its folder."""
     try:
         lines = Path(path).read_bytes().split(b"\n")
     except OSError as error:
         raise JobError(f"{path}: cannot be read ({error.strerror})") from None
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            yield _row(line, path, number)
+    items = [_row(line, path, number) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not items:
+        raise JobError(f'{path}: nothing in it; a line is an object such as {{"audio": "a.wav"}}')
+    return items
 
 
 def _row(line: bytes, manifest: str, number: int) -> Item:
@@ -127,13 +129,15 @@ def _row(line: bytes, manifest: str, number: int) -> Item:
         row = json.loads(line)
     except ValueError as error:
         return Item(where, "", error=f"{where}: not JSON ({error})")
-    problem = _problem(row)
-    if problem:
-        return Item(where, "", error=f"{where}: {problem}")
+    if not isinstance(row, dict):
+        return Item(where, "", error=f'{where}: expected an object such as {{"audio": "a.wav"}}')
     columns = {k: v for k, v in row.items() if k not in ("audio", "prompt", "id")}
-    path, given = row["audio"], row.get("id")
+    path, given = row.get("audio"), row.get("id")
+    has_id = isinstance(given, str | int | float) and given != ""
+    if problem := _problem(row):
+        return Item(str(given) if has_id else where, "", columns=columns, error=f"{where}: {problem}")
     return Item(
-        path if given is None else str(given),
+        str(given) if has_id else path,
         os.path.join(os.path.dirname(manifest), path),
         row.get("prompt"),
         columns,
@@ -141,9 +145,7 @@ def _row(line: bytes, manifest: str, number: int) -> Item:
     )
 
 
-def _problem(row: Any) -> str | None:
-    if not isinstance(row, dict):
-        return 'expected an object such as {"audio": "a.wav"}'
+def _problem(row: Mapping[str, Any]) -> str | None:
     if not isinstance(row.get("audio"), str) or not row["audio"]:
         return "no audio; every line needs the path of a file"
     if not isinstance(row.get("prompt", ""), str | None):

@@ -2,7 +2,7 @@
 
 A model that hears too much at once writes a summary in place of the words. It shows in the words a
 minute of sound: a window far below the others of its recording, or below what anybody who speaks says,
-is noted. Music and long pauses below the threshold of silence look the same, so it is a note only.
+is noted; so is one far below the rest of the run. Music and long pauses below the threshold of silence look the same, so it is a note only.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ SHARE_OF_MEDIAN = 0.3
 JUDGED_SECONDS = 20.0  # a shorter window may hold few words
 SPOKEN_TOKENS = 8.0  # tokens of text for a second of sound, at most
 PROMPT_TOKENS = 512
+NOTES_SHOWN = 5
 
 
 def longest_window(config: ModelConfig, piece: float) -> float:
@@ -60,8 +61,8 @@ def cutting(
     return Cutting(min(piece, longest), longest, overlap, limit)
 
 
-def transcript(outcome: Outcome, asking: Asking, model: str) -> Transcript:
-    """The transcript of a recording that was heard."""
+def transcript(outcome: Outcome, asking: Asking, model: str, rates: Sequence[float] = ()) -> Transcript:
+    """The transcript of a recording that was heard. rates: words a minute of others of the same run."""
     recording = outcome.recording
     assert recording is not None
     segments = tuple(_segment(heard) for heard in outcome.heard)
@@ -74,7 +75,7 @@ def transcript(outcome: Outcome, asking: Asking, model: str) -> Transcript:
         silence_skipped=recording.silence_skipped,
         text=glue([segment.text for segment in segments]),
         segments=segments,
-        notes=(*recording.notes, *thin(segments), *cut_short(segments)),
+        notes=(*recording.notes, *thin(segments, rates), *cut_short(segments)),
     )
 
 
@@ -96,18 +97,23 @@ def seconds_heard(segment: Segment) -> float:
     return sum(end - start for start, end in segment.pieces)
 
 
-def thin(segments: Sequence[Segment]) -> list[str]:
-    """Notes on segments with far fewer words than there is sound."""
-    judged = [s for s in segments if seconds_heard(s) >= JUDGED_SECONDS]
-    if not judged:
+def judged_rates(segments: Sequence[Segment]) -> list[float]:
+    """Words a minute of the segments that are long enough to say something."""
+    return [s.words_per_minute for s in segments if seconds_heard(s) >= JUDGED_SECONDS]
+
+
+def thin(segments: Sequence[Segment], rates: Sequence[float] = ()) -> list[str]:
+    """Notes on segments with far fewer words than there is sound, or than others have."""
+    own = judged_rates(segments)
+    if not own:
         return []
-    usual = median(s.words_per_minute for s in judged)
+    usual = median([*rates, *own])
     few = max(FEWEST_WORDS, SHARE_OF_MEDIAN * usual)
     return [
         f"{s.start:.0f}-{s.end:.0f} s: {s.words_per_minute:.0f} words a minute of sound (median {usual:.0f}): "
         "perhaps a summary, or no speech; try a shorter --chunk-duration"
-        for s in judged
-        if s.words_per_minute < few
+        for s in segments
+        if seconds_heard(s) >= JUDGED_SECONDS and s.words_per_minute < few
     ]
 
 
@@ -132,5 +138,7 @@ def summary(done: Transcript, written: str = "") -> Iterator[str]:
     if done.silence_skipped >= 0.5:
         parts.append(f"{done.silence_skipped:.1f} s of silence skipped")
     yield f"{done.file}{f' -> {written}' if written else ''}: {', '.join(parts)}"
-    for note in done.notes:
+    for note in done.notes[:NOTES_SHOWN]:
         yield f"  {note}"
+    if len(done.notes) > NOTES_SHOWN:
+        yield f"  and {len(done.notes) - NOTES_SHOWN} more such notes; -f json has them all"

@@ -39,8 +39,8 @@ class Window:
 
 def plan(scape: Soundscape, longest: float, piece: float, overlap: float) -> list[Window]:
     """Windows of at most `longest` seconds of sound, in pieces of at most `piece` seconds; `overlap`
-    seconds are heard twice where there is no pause to cut in."""
-    most, again = frames(longest), min(frames(overlap), frames(longest) // 2)
+    seconds, at most a quarter of a window, are heard twice where there is no pause to cut in."""
+    most, again = frames(longest), min(frames(overlap), frames(longest) // 4)
     windows: list[list[tuple[int, int, int]]] = []
     for start, end in scape.sounds:
         for part in _parts(scape, start, end, most, again):
