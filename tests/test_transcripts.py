@@ -120,7 +120,7 @@ def test_a_window_that_looks_like_a_summary_is_named():
     assert thin([segment(0, 60, "x", 35.0)]) == []
     assert "29 words" in thin([segment(0, 60, "x", 29.0)])[0]
     assert thin([segment(0, 10, "x", 0.0)]) == []  # too short to judge
-    assert thin([segment(0, 60, "x", 45.0)], rates=[150.0, 170.0]) != []  # the rest of the run has more
+    assert thin([segment(0, 60, "x", 44.0)], rates=[150.0, 170.0]) != []  # the rest of the run has more
 
 
 def test_the_summary_of_a_transcript_has_its_density():

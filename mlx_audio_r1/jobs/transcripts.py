@@ -1,8 +1,8 @@
 """Windows and their answers -> a transcript that says where it may be thin.
 
 A model that hears too much at once writes a summary in place of the words. It shows in the words a
-minute of sound: a window far below the others of its recording, or below what anybody who speaks says,
-is noted; so is one far below the rest of the run. Music and long pauses below the threshold of silence look the same, so it is a note only.
+minute of sound: a window far below the others of the run, or below what anybody who speaks says, is
+noted. Music and long pauses above the threshold of silence look the same, so it is a note only.
 """
 
 from __future__ import annotations
