@@ -82,6 +82,10 @@ class Endpoint:
                 await self._answer(scope, receive, sent)
         except ClientGone:
             self._service.metrics.count("cancelled_total")
+        except asyncio.CancelledError:  # the server stops and has waited long enough
+            if sent.status is None:
+                stopping = Problem("the server is stopping", status=503, code="unavailable")
+                await problem_reply(stopping)(scope, receive, sent)
         except Exception as error:  # the last line of defence: nobody gets a traceback
             if sent.status is None:
                 await problem_reply(explain(error))(scope, receive, sent)

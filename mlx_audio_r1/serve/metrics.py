@@ -63,12 +63,12 @@ class Metrics:
         """Add to a histogram."""
         self._times[name].add(seconds)
 
-    def reply(self, done: Done, *, first: bool) -> None:
-        """Count a finished reply; the prompt only for the first of a request."""
+    def reply(self, done: Done, *, prompt: bool) -> None:
+        """Count a finished reply; its prompt where it was not counted yet."""
         self.count("replies_total", finish_reason=done.finish_reason)
         self.count("reasoning_tokens_total", done.reasoning_tokens)
         self.count("answer_tokens_total", done.answer_tokens)
-        if first:
+        if prompt:
             self.count("prompt_tokens_total", done.prompt_tokens)
             self.count("audio_tokens_total", done.audio_tokens)
             self.count("cached_tokens_total", done.cached_tokens)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from mlx_audio_r1.session import AudioR1
 
 NEEDED = ("starlette", "uvicorn", "python_multipart")
-GOODBYE_SECONDS = 5  # replies under way may end before they are cut
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+GOODBYE_SECONDS = 3  # replies under way may end before they are cut
 BACKLOG = 256
 
 
@@ -53,21 +55,25 @@ def listen(host: str, port: int) -> socket.socket:
 @contextmanager
 def running_service(load: Callable[[], AudioR1], options: ServeOptions) -> Iterator[Service]:
     """The model on its thread, and the service on top of it, until the block ends."""
-    from mlx_audio_r1.serve.rows import OneByOne
+    from mlx_audio_r1.prompt_cache import PromptCache, fingerprint
+    from mlx_audio_r1.serve.rows import Batch
     from mlx_audio_r1.serve.service import Service
     from mlx_audio_r1.serve.worker import Worker
 
     loaded: list[AudioR1] = []
 
     def make_rows() -> Rows:
-        loaded.append(load())
-        return OneByOne(loaded[0])
+        r1 = load()
+        r1.prompt_cache = PromptCache(
+            fingerprint(r1.name), options.prompt_cache_bytes, options.prompt_cache_folder
+        )
+        loaded.append(r1)
+        return Batch(r1, options.decode_concurrency)
 
     worker = Worker(make_rows)
-    worker.start()
-    service = Service(loaded.pop(), worker, options)
     try:
-        yield service
+        worker.start()
+        yield Service(loaded.pop(), worker, options)
     finally:
         worker.stop()
 
@@ -78,21 +84,30 @@ def make_server(service: Service) -> uvicorn.Server:
 
     from mlx_audio_r1.serve.app import make_app
 
-    config = uvicorn.Config(
+    class Server(uvicorn.Server):
+        """Says goodbye to streams before it cuts them, and keeps the signal it was stopped by to itself."""
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            service.closing = True
+            asyncio.get_running_loop().call_later(GOODBYE_SECONDS, service.end_all)
+            await super().shutdown(sockets)
+
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            if threading.current_thread() is not threading.main_thread():
+                yield
+                return
+            before = {number: signal.signal(number, self.handle_exit) for number in SIGNALS}
+            try:
+                yield
+            finally:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+
+    return Server(uvicorn.Config(
         make_app(service), lifespan="off", log_config=None, access_log=True, ws="none", server_header=False,
-        timeout_graceful_shutdown=GOODBYE_SECONDS, backlog=BACKLOG, h11_max_incomplete_event_size=65_536,
-    )
-    return uvicorn.Server(config)
-
-
-@contextmanager
-def terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM unwinds the stack as Ctrl-C does: uvicorn passes signals on once it has shut down."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        timeout_graceful_shutdown=GOODBYE_SECONDS + 3, backlog=BACKLOG, h11_max_incomplete_event_size=65_536,
+    ))
 
 
 def serve(
@@ -104,8 +119,7 @@ def serve(
     """Serve until SIGINT or SIGTERM. `announce` gets the address once requests are taken."""
     host, port = bound.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    with bound, running_service(load, options) as service, terminated_as_interrupted():
+    with bound, running_service(load, options) as service:
         server = make_server(service)
         announce(f"{service.name} at http://{shown}:{port}/v1")
-        with contextlib.suppress(KeyboardInterrupt):  # uvicorn has shut down and passes the signal on
-            server.run(sockets=[bound])
+        server.run(sockets=[bound])

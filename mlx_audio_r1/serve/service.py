@@ -35,7 +35,9 @@ class ServeOptions:
     media: MediaLimits = field(default_factory=MediaLimits)
     api_key: str | None = None
     allowed_origins: tuple[str, ...] = ()
-    decode_concurrency: int = 8  # requests decoding at once
+    decode_concurrency: int = 8  # replies decoding at once
+    prompt_cache_bytes: int = 2 << 30  # of encoded sounds and read prompts kept in memory
+    prompt_cache_folder: Path | None = None  # where they are kept on disk too
     queue_limit: int = 128  # requests in the server at once; one more is sent away
     keep_alive: float = 5.0  # silence in a stream before a comment is sent
     separate_reasoning: bool = True
@@ -57,6 +59,7 @@ class Service:
         self._grammars = Grammars(r1.tokenizer, r1.config.text.vocab_size)
         self._slots = asyncio.Semaphore(options.decode_concurrency + DECODED_AHEAD)
         self._inside = 0
+        self._inboxes: set[Inbox] = set()
         self._usual_seconds = 1.0
         self.metrics.gauge("requests_inside", "Requests in the server.", lambda: self._inside)
         self.metrics.gauge("rows", "Replies running and waiting.", lambda: worker.rows)
@@ -79,6 +82,11 @@ class Service:
             self._usual_seconds += 0.1 * (taken - self._usual_seconds)
             self.metrics.time("request_seconds", taken)
 
+    def end_all(self) -> None:
+        """Cut every reply under way; its client is told."""
+        for inbox in self._inboxes:
+            inbox.put_nowait((0, Problem("the server is stopping", status=503, code="unavailable")))
+
     def style(self, request: ChatRequest) -> Style:
         """How this reply tells its reasoning."""
         separate = request.separate_reasoning
@@ -91,17 +99,17 @@ class Service:
         """(choice, Step or Done) until every choice is done. Raises Problem."""
         async with self._slots:
             job = await asyncio.to_thread(self._chat_job, request)
-            jobs = [_sibling(job, i) for i in range(request.n)]
-            del job, request
-            async with aclosing(self._events(jobs)) as events:
+            async with aclosing(self._events([job])) as events:
                 async for tag, event in events:
                     yield tag, event
 
     async def _events(self, jobs: Sequence[Job]) -> AsyncGenerator[tuple[int, Any], None]:
         inbox: Inbox = asyncio.Queue()
-        started, waiting = time.perf_counter(), len(jobs)
+        started, replies = time.perf_counter(), sum(job.n for job in jobs)
+        waiting = replies
         tickets = [self.worker.submit(job, inbox, tag) for tag, job in enumerate(jobs)]
         first = True
+        self._inboxes.add(inbox)
         try:
             while waiting:
                 tag, event = await inbox.get()
@@ -111,23 +119,27 @@ class Service:
                     self.metrics.time("time_to_first_token_seconds", time.perf_counter() - started)
                     first = False
                 if isinstance(event, Done):
-                    self.metrics.reply(event, first=waiting == len(jobs))
+                    self.metrics.reply(event, prompt=waiting == replies or len(jobs) > 1)
                     waiting -= 1
                 yield tag, event
         finally:
+            self._inboxes.discard(inbox)
             for ticket in tickets:
                 self.worker.cancel(ticket)
 
     def _chat_job(self, request: ChatRequest) -> Job:
         """Decode the sounds and check everything that can be checked without the model."""
-        self._check_stop_ids(request)
         messages = self._messages(request.turns)
         thinking_open = self._check_length(messages)
         schema = read_schema(request.response_format)
+        if schema is not None and request.stop_token_ids - self._tokenizer.stop_ids:
+            raise unsupported("stop_token_ids", "it does not go with response_format")
         return Job(
             messages=messages,
             settings=self._checked(request.settings),
+            n=request.n,
             stop=request.stop,
+            stop_token_ids=request.stop_token_ids,
             constraint=None if schema is None else self._grammars.compile(schema, thinking_open),
         )
 
@@ -137,12 +149,6 @@ class Service:
         except AudioR1Error as error:
             raise Problem(str(error), code="invalid_value") from None
         return settings
-
-    def _check_stop_ids(self, request: ChatRequest) -> None:
-        unknown = request.stop_token_ids - self._tokenizer.stop_ids
-        if unknown:
-            known = ", ".join(map(str, sorted(self._tokenizer.stop_ids)))
-            raise unsupported("stop_token_ids", f"a reply ends at {known} in any case; for text use stop")
 
     def _messages(self, turns: Sequence[Turn]) -> tuple[Message, ...]:
         left, messages = self.options.media.seconds, []
@@ -191,12 +197,3 @@ class Service:
             Segment(round(chunk.start, 3), round(chunk.end, 3), texts[i].strip(), done[i])
             for i, chunk in enumerate(chunks)
         ]
-
-
-def _sibling(job: Job, index: int) -> Job:
-    """The job of choice `index`: another seed, a constraint of its own."""
-    settings = dict(job.settings)
-    if settings.get("seed") is not None:
-        settings["seed"] = (settings["seed"] + index) % 2**64
-    constraint = job.constraint.copy() if job.constraint is not None and index else job.constraint
-    return replace(job, settings=settings, constraint=constraint)

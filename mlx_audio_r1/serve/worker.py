@@ -18,9 +18,8 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from mlx_audio_r1.generate import Step
 from mlx_audio_r1.serve.problems import Problem
-from mlx_audio_r1.serve.rows import Event, Job, Rows
+from mlx_audio_r1.serve.rows import Done, Event, Happened, Job, Rows
 
 _log = logging.getLogger(__name__)
 Command = Callable[[Rows], None]
@@ -29,12 +28,13 @@ Command = Callable[[Rows], None]
 Inbox = asyncio.Queue[tuple[int, Event]]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Ticket:
-    """A job under way. Its events go to `inbox`, each with the ticket's `tag`."""
+    """A job under way. Its events go to `inbox`, each with `tag` plus the number of its reply."""
 
     key: str
     tag: int
+    left: int  # replies still to end
     inbox: Inbox
     loop: asyncio.AbstractEventLoop
 
@@ -62,7 +62,6 @@ class Worker:
         self._thread.start()
         self._ready.wait()
         if self._failure is not None:
-            self._thread.join()
             raise self._failure
 
     def stop(self) -> None:
@@ -74,7 +73,7 @@ class Worker:
         """Begin a job. Called on the event loop."""
         if not self.alive:
             raise Problem("the model has stopped; start the server again", status=503, code="unavailable")
-        ticket = Ticket(next(self._keys), tag, inbox, asyncio.get_running_loop())
+        ticket = Ticket(next(self._keys), tag, job.n, inbox, asyncio.get_running_loop())
         self._tickets[ticket.key] = ticket
         self._commands.put(lambda rows: rows.add(ticket.key, job))
         return ticket
@@ -87,18 +86,20 @@ class Worker:
     # ---- on the thread
 
     def _run(self) -> None:
+        rows: Rows | None = None
         try:
             rows = self._make_rows()
             self._ready.set()
             while self._take_commands(rows):
                 self._deliver(rows.step())
-                self.rows = len(rows)
         except BaseException as error:
             self._failure = error
             if self._ready.is_set():
                 _log.exception("the model's thread has died")
             self._fail_all(error)
         finally:
+            if rows is not None:
+                rows.close()
             rows = None
             mx.clear_streams()
             self._ready.set()
@@ -106,6 +107,7 @@ class Worker:
     def _take_commands(self, rows: Rows) -> bool:
         """Carry out what was asked; wait when there is nothing to advance. False: the end."""
         while True:
+            self.rows = len(rows)
             try:
                 command = self._commands.get(block=not len(rows))
             except queue.Empty:
@@ -114,16 +116,17 @@ class Worker:
                 return False
             command(rows)
 
-    def _deliver(self, events: list[tuple[str, Event]]) -> None:
-        for key, event in events:
+    def _deliver(self, happened: list[Happened]) -> None:
+        for key, sample, event in happened:
             ticket = self._tickets.get(key)
             if ticket is None:
                 continue
-            if not isinstance(event, Step):
+            ticket.left -= isinstance(event, Done)
+            if isinstance(event, Exception) or not ticket.left:
                 self._tickets.pop(key, None)
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                ticket.loop.call_soon_threadsafe(ticket.inbox.put_nowait, (ticket.tag, event))
+                ticket.loop.call_soon_threadsafe(ticket.inbox.put_nowait, (ticket.tag + sample, event))
 
     def _fail_all(self, error: BaseException) -> None:
         gone = Problem("the model has stopped; start the server again", status=503, code="unavailable")
-        self._deliver([(key, gone) for key in list(self._tickets)])
+        self._deliver([(key, 0, gone) for key in list(self._tickets)])

@@ -28,6 +28,13 @@ def load_tiny() -> AudioR1:
     return load(TINY)
 
 
+def load_endless() -> AudioR1:
+    """The tiny model with an end of turn that its vocabulary does not hold."""
+    r1 = load_tiny()
+    r1.tokenizer.stop_ids = frozenset({10_000})
+    return r1
+
+
 @contextmanager
 def serving(make=load_tiny, **options: Any) -> Iterator[SimpleNamespace]:
     """A server in a thread, until the block ends: its url, its service, an HTTP client."""
@@ -39,14 +46,23 @@ def serving(make=load_tiny, **options: Any) -> Iterator[SimpleNamespace]:
         url = f"http://127.0.0.1:{bound.getsockname()[1]}"
         try:
             with httpx.Client(base_url=url, timeout=60, trust_env=False) as http:
-                yield SimpleNamespace(url=url, service=service, http=http, server=server, loop=loop,
-                                      port=bound.getsockname()[1])
+                yield SimpleNamespace(
+                    url=url, service=service, http=http, server=server, loop=loop, port=bound.getsockname()[1]
+                )
         finally:
             server.should_exit = True
             thread.join()
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.run_until_complete(loop.shutdown_default_executor())
             loop.close()
+
+
+@pytest.fixture(scope="session")
+def endless() -> Iterator[SimpleNamespace]:
+    """A server whose model never ends a reply by itself."""
+
+    with serving(load_endless, keep_alive=0.5) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
