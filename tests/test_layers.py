@@ -13,7 +13,7 @@ LAYERS = [  # lowest first; a module may import its own layer and those before i
     {"kernels"},
     {"audio", "audio_decode", "audio_format", "mel", "tokenizer", "prompt", "reasoning"},
     {"models"},
-    {"hub", "weights", "footprint", "plan", "memory"},
+    {"hub", "hub_errors", "weights", "footprint", "plan", "memory"},
     {"generate", "batch", "prompt_cache", "reading"},
     {"session", "many", "tasks"},
     {"jobs"},

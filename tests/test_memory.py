@@ -118,7 +118,7 @@ def test_a_closed_page_is_planned_by_published_shapes_and_said(hub, tmp_path):
 
 @pytest.mark.parametrize(("repo", "endpoint", "words"), [
     ("someone/nothing", None, b"no such repository"),
-    ("someone/tiny", "http://127.0.0.1:9", b"cannot be reached"),
+    ("someone/tiny", "http://127.0.0.1:9", b"cannot reach"),
 ])
 def test_a_hub_that_says_no_is_one_line(hub, tmp_path, repo, endpoint, words):
     env = hub.environment(tmp_path / "home")
