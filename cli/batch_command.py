@@ -25,7 +25,7 @@ from mlx_audio_r1.cli.working import for_many
 @click.option("--num-samples", type=click.IntRange(1), default=1, show_default=True,
               help="Replies for each recording.")
 @click.option("--max-concurrency", type=click.IntRange(1), default=8, show_default=True,
-              help="Most replies in the making at once.")
+              help="Most replies at once; memory for --max-tokens of each is set aside.")
 @click.option("--skip-existing/--overwrite", default=True, show_default=True,
               help="Go on with FILE, or begin it anew.")
 @click.option("--retry-failed", is_flag=True, help="Do again what has failed before.")
@@ -34,6 +34,7 @@ from mlx_audio_r1.cli.working import for_many
 @click.option("--model", help="Checkpoint folder, hub repository, or nano.")
 @click.option("--chunk-seconds", type=float, default=25.0, show_default=True,
               help="Longest piece the encoder gets, up to 29.98.")
+@click.option("--force", is_flag=True, help="Go on where memory is too small (see audio-r1 plan).")
 @click.option("--no-progress", is_flag=True, help="Say nothing but failures and the result on stderr.")
 @decoding_options
 @click.pass_context
@@ -69,7 +70,7 @@ def _batch(inputs: list[str], options: dict[str, Any]) -> int:
 
     own = {name: options.pop(name) for name in (
         "output", "recursive", "pattern", "max_concurrency", "skip_existing", "retry_failed",
-        "limit_seconds", "model", "chunk_seconds", "no_progress")}
+        "limit_seconds", "model", "chunk_seconds", "force", "no_progress")}
     asking = _asking(options)
     items = find_items(inputs, stdin=sys.stdin, recursive=own["recursive"], pattern=own["pattern"])
     output = _open_output(own, inputs)

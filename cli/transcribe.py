@@ -44,6 +44,7 @@ LANGUAGES = {
 @click.option("--model", help="Checkpoint folder, hub repository, or nano.")
 @click.option("--chunk-seconds", type=float, default=25.0, show_default=True,
               help="Longest piece the encoder gets, up to 29.98.")
+@click.option("--force", is_flag=True, help="Go on where memory is too small (see audio-r1 plan).")
 @click.option("--no-progress", is_flag=True, help="No progress on stderr.")
 @decoding_options
 @click.pass_context
@@ -76,7 +77,7 @@ def _transcribe(audio: list[str], options: dict[str, Any]) -> int:
 
     own = {name: options.pop(name) for name in (
         "output_dir", "output_format", "output_name", "chunk_duration", "overlap", "skip_existing",
-        "recursive", "max_concurrency", "model", "chunk_seconds", "no_progress")}
+        "recursive", "max_concurrency", "model", "chunk_seconds", "force", "no_progress")}
     formats = FORMATS if own["output_format"] == "all" else (own["output_format"],)
     _check(own, audio)
     asking = _asking(options, _window(own))

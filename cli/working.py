@@ -29,9 +29,10 @@ def work(
     """Do what is pending and give the exit code.
 
     cut: configuration -> Cutting. keep: takes every outcome and the model's name, gives lines to say.
-    own: the options model, chunk_seconds, max_concurrency and no_progress.
+    own: the options model, chunk_seconds, max_concurrency, force and no_progress.
     """
     from mlx_audio_r1.cli.model_choice import choose_model, notice_nano
+    from mlx_audio_r1.cli.room import reply_room
     from mlx_audio_r1.generate import Settings
     from mlx_audio_r1.jobs.run import outcomes
     from mlx_audio_r1.session import load
@@ -40,14 +41,16 @@ def work(
     _say_what_is_done(todo)
     if not todo.items:
         return SOME_FAILED if todo.failed_before else 0
+    model = choose_model(own["model"])
+    room = None if own["force"] else reply_room(model, [], "", asking.options())
     try:
-        r1 = load(choose_model(own["model"]), chunk_seconds=own["chunk_seconds"])
+        r1 = load(model, chunk_seconds=own["chunk_seconds"])
     except KeyboardInterrupt:
         return INTERRUPTED
     notice_nano(r1.config.raw)
     progress = Progress(len(todo.items), shown=not own["no_progress"])
     stream = outcomes(r1, todo.items, asking, cut(r1.config), samples=todo.samples,
-                      max_rows=own["max_concurrency"],
+                      max_rows=own["max_concurrency"], room=room,
                       on_part=lambda heard, share: progress.part(heard.item.id, heard.duration, share))
     left = {item.id: len(todo.samples[item.id]) for item in todo.items}
     interrupted = False

@@ -244,6 +244,17 @@ def test_a_sound_asked_about_twice_is_encoded_once(folder):
     assert load(TINY).ask(path, "Who?", temperature=0.0, max_tokens=8).token_ids == found["1"].token_ids
 
 
+def test_a_reply_is_kept_within_the_memory_there_is(folder):
+    r1 = load(TINY)
+    items = [Item("a", str(folder / "tone003.wav"))]
+    asking = Asking(prompt="What?", settings={"temperature": 0.0})
+    [outcome] = outcomes(r1, items, asking, Cutting(), room=600)
+    usage = outcome.heard[0].reply.usage
+    written = usage.reasoning_tokens + usage.answer_tokens
+    assert outcome.heard[0].reply.finish_reason in ("length", "loop", "stop")
+    assert usage.prompt_tokens + written <= 600
+
+
 # Killed
 
 

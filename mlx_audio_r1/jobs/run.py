@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
+from typing import Any
 
 from mlx_audio_r1.errors import AudioR1Error
-from mlx_audio_r1.generate import Timings
+from mlx_audio_r1.footprint import prompt_tokens
+from mlx_audio_r1.generate import ANSWER_RESERVE, Timings
 from mlx_audio_r1.jobs.ahead import Ahead
 from mlx_audio_r1.jobs.answers import Answer, Passed, Request, answer
 from mlx_audio_r1.jobs.asking import KINDS, Asking
@@ -66,15 +69,17 @@ def outcomes(
     *,
     samples: Mapping[str, Sequence[int]] | None = None,
     max_rows: int = 8,
+    room: int | None = None,
     on_part: Callable[[Recording, float], None] = lambda recording, share: None,
 ) -> Iterator[Outcome]:
     """Ask about every recording. samples: which of `asking.num_samples` are wanted of an id; all of
-    them where it is not named. on_part: is told of every reply, and what share of its recording it is."""
+    them where it is not named. room: tokens of a prompt and its reply that memory has place for; a reply
+    is kept within it. on_part: is told of every reply, and what share of its recording it is."""
     if len({item.path for item in items}) < len(items) and r1.prompt_cache is None:
         r1.prompt_cache = PromptCache(r1.name, CACHE_BYTES)  # several questions about one file
     wanted = samples or {}
     by_id = {item.id: tuple(wanted.get(item.id, range(asking.num_samples))) for item in items}
-    job = _Job(asking, by_id, on_part)
+    job = _Job(asking, by_id, partial(_within, room, r1.defaults.max_tokens), on_part)
     with closing(Ahead(hear(list(items), cutting), cost, AHEAD_SECONDS)) as clips:
         requests = chain.from_iterable(job.requests(clip) for clip in clips)
         for answered in answer(r1, requests, max_rows=max_rows, is_ready=clips.is_ready):
@@ -86,10 +91,12 @@ class _Job:
         self,
         asking: Asking,
         samples: Mapping[str, tuple[int, ...]],
+        within: Callable[[dict[str, Any], float], dict[str, Any]],
         on_part: Callable[[Recording, float], None],
     ):
         self._asking = asking
         self._samples = samples
+        self._within = within
         self._on_part = on_part
         self._open: dict[str, _Open] = {}
         self._failed: set[str] = set()
@@ -107,7 +114,8 @@ class _Job:
             opened = self._open.setdefault(item.id, _Open(clip.recording, set(self._samples[item.id])))
             opened.clips[clip.index] = Clip(clip.recording, clip.index, clip.pieces, (), clip.overlap)
             messages = self._asking.messages(clip.waveforms, item.prompt)
-            options = {**self._asking.options(), "prefill_response": self._asking.prefill}
+            options = self._within(self._asking.options(), clip.seconds)
+            options["prefill_response"] = self._asking.prefill
             yield Request((item.id, clip.index), messages, self._samples[item.id], options)
 
     def take(self, answer: Answer) -> Iterator[Outcome]:
@@ -143,6 +151,15 @@ class _Job:
         self._failed.add(item.id)
         self._open.pop(item.id, None)
         return Outcome(item, None, error=error)
+
+
+def _within(room: int | None, default: int, options: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Options whose reply to so many seconds of sound fits the room; what cannot is left to the engine,
+    which refuses it."""
+    if room is None or "max_tokens" in options:
+        return options
+    left = room - prompt_tokens(seconds)
+    return options if left < ANSWER_RESERVE else {**options, "max_tokens": min(default, left)}
 
 
 def whole_reply(heard: Sequence[Heard]) -> Reply:
