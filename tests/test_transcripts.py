@@ -93,6 +93,16 @@ def test_a_word_cut_in_half_is_taken_from_the_window_that_heard_all_of_it():
     assert parts == ["we went to the big old", "houses yesterday"]
 
 
+def test_a_chance_likeness_takes_nothing_out():
+    left, right = "one of the men went home by train", "then he spoke of the weather"
+    assert join([left, right], [0, 5]) == [left, right]
+
+
+def test_an_error_inside_the_overlap_does_not_double_it():
+    left, right = "a b c the big old hose on the hill", "the big old house on the hill was sold"
+    assert glue(join([left, right], [0, 5])) == "a b c the big old house on the hill was sold"
+
+
 def test_without_an_overlap_nothing_is_taken_out():
     assert join(["very very good", "very very bad"], [0, 0]) == ["very very good", "very very bad"]
     assert join(["one", "two"], [0, 5]) == ["one", "two"]

@@ -1,7 +1,8 @@
 """Texts of neighbouring windows -> one text, and how many words it has.
 
 Words are runs of letters and digits; a Chinese or Japanese character is a word of its own. Two windows
-that heard the same seconds are joined at the longest run of words their ends share.
+that heard the same seconds are joined at the longest run of words their ends share; where it is too
+short to be the same speech nothing is taken out, so that words may come twice but none are lost.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from difflib import SequenceMatcher
 
 SHORTEST_RUN = 2  # words that must agree before anything is taken for the same
+EDGE_WORDS = 2  # words that a cut may have spoiled, beside the run
 WORDS_PER_SECOND = 6.0  # no more are expected in an overlap: where to look for the run
 _WIDE = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _WORD = re.compile(rf"[{_WIDE}]|[^\W{_WIDE}]+(?:['\u2019][^\W{_WIDE}]+)*")
@@ -50,8 +52,10 @@ def _without_repeat(left: str, right: str, seconds: float) -> tuple[str, str]:
     run = SequenceMatcher(
         None, [w[0].casefold() for w in tail], [w[0].casefold() for w in head], autojunk=False
     ).find_longest_match()
-    if run.size < min(SHORTEST_RUN, len(tail), len(head)) or not run.size:
-        return left, right
+    differing = len(tail) - run.a - run.size + run.b  # words that only one of the two would keep
+    least = max(1, min(SHORTEST_RUN, len(tail), len(head)))
+    if run.size < least or differing > run.size + EDGE_WORDS:
+        return left, right  # a chance likeness: better said twice than lost
     end_left, end_right = tail[run.a + run.size - 1].end(), head[run.b + run.size - 1].end()
     return left[:end_left] + _closing(right[end_right:]), _rest(right[end_right:])
 
