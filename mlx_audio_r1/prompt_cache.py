@@ -18,6 +18,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -158,32 +159,36 @@ def _segments(arrays: dict[str, mx.array]) -> list[Segment]:
 
 
 class ByteLRU:
-    """Key -> thing, the least recently used thrown out beyond `max_bytes`."""
+    """Key -> thing, the least recently used thrown out beyond `max_bytes`. Threads may share it."""
 
     def __init__(self, max_bytes: int):
         self._max_bytes = max_bytes
         self._things: OrderedDict[str, tuple[Any, int]] = OrderedDict()
+        self._lock = Lock()
         self.nbytes = 0
 
     def get(self, key: str) -> Any:
-        if key not in self._things:
-            return None
-        self._things.move_to_end(key)
-        return self._things[key][0]
+        with self._lock:
+            if key not in self._things:
+                return None
+            self._things.move_to_end(key)
+            return self._things[key][0]
 
     def put(self, key: str, thing: Any, nbytes: int) -> Any:
         """Keep it, unless it alone is beyond the limit; returns it."""
-        self._drop(key)
-        if nbytes <= self._max_bytes:
-            self._things[key] = thing, nbytes
-            self.nbytes += nbytes
-            while self.nbytes > self._max_bytes:
-                self._drop(next(iter(self._things)))
+        with self._lock:
+            self._drop(key)
+            if nbytes <= self._max_bytes:
+                self._things[key] = thing, nbytes
+                self.nbytes += nbytes
+                while self.nbytes > self._max_bytes:
+                    self._drop(next(iter(self._things)))
         return thing
 
     def clear(self) -> None:
-        self._things.clear()
-        self.nbytes = 0
+        with self._lock:
+            self._things.clear()
+            self.nbytes = 0
 
     def _drop(self, key: str) -> None:
         if key in self._things:

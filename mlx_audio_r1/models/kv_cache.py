@@ -52,9 +52,8 @@ class Block:
         own = row.own
         if own is None:
             return cls(row.form, row.segments, [0], None, None, row.packed)
-        # handles of its own: to write into an mx.array is to change it for every holder
-        keys, values = tree_map(mx.array, (own.keys, own.values))
-        return cls(row.form, row.segments, [own.length], keys, values, row.packed)
+        # there is no room behind `own`, so the first append copies and never writes into it
+        return cls(row.form, row.segments, [own.length], own.keys, own.values, row.packed)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -225,7 +224,7 @@ class BatchCache:
         self.blocks = _merged([*self.blocks, *other.blocks])
 
     def filter(self, keep: Sequence[int]) -> None:
-        """Keep these rows; blocks that lose none are not touched."""
+        """Keep these rows, given in ascending order; blocks that lose none are not touched."""
         at, blocks = 0, []
         for block in self.blocks:
             rows = [i - at for i in keep if at <= i < at + len(block)]
