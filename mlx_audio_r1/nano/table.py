@@ -100,7 +100,9 @@ def answer(
     order = sorted(range(len(items)), key=lambda i: (len(items[i].clip.waveform), len(items[i].question.text)))
     for start in range(0, len(order), BATCH):
         part = order[start : start + BATCH]
-        for i, reply in zip(part, _answer_batch(model, prompts, [items[i] for i in part], thinking, silence), strict=False):
+        asked = [items[i] for i in part]
+        answered = _answer_batch(model, prompts, asked, thinking, silence)
+        for i, reply in zip(part, answered, strict=True):
             replies[i] = reply
     return replies
 

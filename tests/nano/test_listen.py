@@ -27,7 +27,9 @@ def columns(truth):
 
 
 def clips(count):
-    made = [make_clip(seed, "single") for seed in range(count)]
+    """Of one length, so that the step is traced once."""
+    drawn = (make_clip(seed, "single") for seed in range(1000))
+    made = [clip for _, clip in zip(range(count), (c for c in drawn if c.truth.seconds == 1.3), strict=False)]
     return Clips([np.array(log_mel(c.waveform)) for c in made], [c.truth for c in made])
 
 
