@@ -11,6 +11,7 @@ from mlx_audio_r1.errors import AudioR1Error
 
 COMMANDS = {  # name -> module, in the order in which help lists them
     "ask": "ask",
+    "chat": "chat",
     "serve": "serve_command",
     "batch": "batch_command",
     "transcribe": "transcribe",

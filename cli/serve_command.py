@@ -19,7 +19,10 @@ LIMITS = (
     click.option("--queue-limit", type=click.IntRange(1), default=128, show_default=True,
                  help="Requests in the server at once; one more gets 429."),
     click.option("--decode-concurrency", type=click.IntRange(1), default=8, show_default=True,
-                 help="Requests that decode at once."),
+                 help="Replies that decode at once."),
+    click.option("--prompt-cache-bytes", type=click.IntRange(0), default=2 << 30, show_default=True,
+                 help="Memory for sounds already heard and prompts already read."),
+    click.option("--prompt-cache-dir", metavar="DIR", help="Keep them on disk too."),
     click.option("--allow-local-media", metavar="DIR", help="Let requests name files below DIR."),
     click.option("--api-key", metavar="KEY", help=f"Ask for this key; better in {KEY_VARIABLE}."),
     click.option("--allowed-origins", multiple=True, metavar="ORIGIN",
@@ -31,10 +34,17 @@ DEFAULTS = (
     click.option("--top-p", type=float, help="Where a request gives none."),
     click.option("--top-k", type=int, help="Where a request gives none."),
     click.option("--min-p", type=float, help="Where a request gives none."),
+    click.option("--repetition-penalty", type=float, help="Where a request gives none."),
+    click.option("--kv-bits", type=click.Choice(["2", "3", "4", "5", "6", "8"]), help="Quantise the KV cache."),
+    click.option("--kv-group-size", type=click.Choice(["32", "64", "128"]), help="KV quantisation group."),
+    click.option("--quantized-kv-start", type=click.IntRange(0), help="Quantise from this token on."),
+    click.option("--prefill-step-size", type=click.IntRange(1), help="Prompt tokens a step."),
     click.option("--thinking-budget", type=click.IntRange(0), help="Where a request gives none."),
     click.option("--enable-thinking/--no-thinking", "thinking", default=None,
                  help="Where a request is silent."),
 )
+SETTINGS = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "thinking_budget",
+            "thinking", "kv_bits", "kv_group_size", "quantized_kv_start", "prefill_step_size")
 
 
 def _limits(command: Any) -> Any:
@@ -87,11 +97,11 @@ def _start(bound: Any, options: dict[str, Any]) -> None:
     from mlx_audio_r1.session import load
 
     _log_to_stderr(options["log_level"])
-    folder = options["allow_local_media"]
-    if folder is not None and not Path(folder).expanduser().is_dir():
+    folder = _folder(options["allow_local_media"])
+    if folder is not None and not folder.is_dir():
         raise click.BadParameter(f"{folder}: no such folder", param_hint="--allow-local-media")
-    given = {name: options[name] for name in ("max_tokens", "temperature", "top_p", "top_k", "min_p",
-                                              "thinking_budget", "thinking") if options[name] is not None}
+    given = {name: int(options[name]) if name in ("kv_bits", "kv_group_size") else options[name]
+             for name in SETTINGS if options[name] is not None}
 
     def load_model() -> Any:
         r1 = load(choose_model(options["model"]))
@@ -103,14 +113,20 @@ def _start(bound: Any, options: dict[str, Any]) -> None:
         media=MediaLimits(
             upload_bytes=int(options["max_audio_upload_mb"] * MEGABYTE),
             seconds=options["max_audio_seconds"],
-            folder=None if folder is None else Path(folder).expanduser().resolve(),
+            folder=folder,
         ),
         api_key=options["api_key"],
         allowed_origins=tuple(o for text in options["allowed_origins"] for o in re.split(r"[\s,]+", text) if o),
         decode_concurrency=options["decode_concurrency"],
+        prompt_cache_bytes=options["prompt_cache_bytes"],
+        prompt_cache_folder=_folder(options["prompt_cache_dir"]),
         queue_limit=options["queue_limit"],
         separate_reasoning=not options["inline_reasoning"],
     ), bound, lambda address: click.echo(f"serving {address} (Ctrl-C stops)", err=True))
+
+
+def _folder(given: str | None) -> Path | None:
+    return None if given is None else Path(given).expanduser().resolve()
 
 
 def _log_to_stderr(level: str) -> None:

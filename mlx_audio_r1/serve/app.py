@@ -33,6 +33,7 @@ from mlx_audio_r1.serve.chat_request import ChatRequest, parse_chat, parse_json
 from mlx_audio_r1.serve.http import (
     ClientGone,
     EventStream,
+    Incoming,
     JSONReply,
     check_declared_length,
     limited,
@@ -73,13 +74,13 @@ class Endpoint:
         self._service, self._handle, self._queued = service, handle, queued
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        sent = _Sent(send)
+        sent, incoming = _Sent(send), Incoming(scope, receive)
         try:
             if self._queued:
                 with self._service.admitted():
-                    await self._answer(scope, receive, sent)
+                    await self._answer(scope, incoming, sent)
             else:
-                await self._answer(scope, receive, sent)
+                await self._answer(scope, incoming, sent)
         except ClientGone:
             self._service.metrics.count("cancelled_total")
         except asyncio.CancelledError:  # the server stops and has waited long enough
@@ -88,7 +89,7 @@ class Endpoint:
                 await problem_reply(stopping)(scope, receive, sent)
         except Exception as error:  # the last line of defence: nobody gets a traceback
             if sent.status is None:
-                await problem_reply(explain(error))(scope, receive, sent)
+                await incoming.refuse(explain(error), scope, sent)
             else:
                 explain(error)
         finally:
@@ -235,8 +236,7 @@ def _label(path: str) -> str:
 def _check_content_type(request: Request, wanted: str) -> None:
     given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if given != wanted:
-        raise Problem(f"content-type must be {wanted}", status=415, code="unsupported_media_type",
-                      headers={"connection": "close"})
+        raise Problem(f"content-type must be {wanted}", status=415, code="unsupported_media_type")
 
 
 class Guard:
@@ -248,22 +248,24 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         problem = self._refusal(scope) if scope["type"] == "http" else None
-        app = self._app if problem is None else problem_reply(problem)
-        await app(scope, receive, send)
+        if problem is None:
+            await self._app(scope, receive, send)
+            return
+        await Incoming(scope, receive).refuse(problem, scope, send)
 
     def _refusal(self, scope: Scope) -> Problem | None:
         headers = dict(scope["headers"])
         origin = headers.get(b"origin")
         if origin is not None and "*" not in self._origins and origin.decode("latin-1") not in self._origins:
             return Problem("requests from web pages are refused; start the server with --allowed-origins",
-                           status=403, code="origin_not_allowed", headers={"connection": "close"})
+                           status=403, code="origin_not_allowed")
         if self._key is None or scope["path"] == "/health":
             return None
         scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
         if scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), self._key):
             return None
         return Problem("a key is needed: Authorization: Bearer KEY", status=401, code="invalid_api_key",
-                       headers={"www-authenticate": "Bearer", "connection": "close"})
+                       headers={"www-authenticate": "Bearer"})
 
 
 async def _http_problem(request: Request, error: Exception) -> Response:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -19,6 +19,8 @@ from mlx_audio_r1.serve.replies import to_json
 
 BODY_STALL_SECONDS = 30.0  # without a byte of the body
 SEND_STALL_SECONDS = 60.0  # without the client taking a byte
+DRAIN_BYTES = 256_000_000  # of a refused body read before the connection is closed on the rest
+DRAIN_SECONDS = 10.0
 Result = TypeVar("Result")
 
 
@@ -34,8 +36,39 @@ class JSONReply(Response):
 
 
 def problem_reply(problem: Problem) -> JSONReply:
-    """A refused request. What is left of its body is not read: the connection ends with the reply."""
+    """A refused request."""
     return JSONReply(problem.body(), problem.status, headers=problem.headers)
+
+
+class Incoming:
+    """`receive` that knows whether the whole body has come."""
+
+    def __init__(self, scope: Scope, receive: Receive):
+        self._receive = receive
+        self._asks_first = any(name == b"expect" for name, _ in scope["headers"])
+        self._complete = False
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        self._complete = message["type"] == "http.disconnect" or not message.get("more_body", False)
+        return message
+
+    async def refuse(self, problem: Problem, scope: Scope, send: Send) -> None:
+        """Send a refusal. What has not come by then is not waited for."""
+        if problem.status != 408:
+            await self._drain()
+        if not self._complete:
+            problem.headers["connection"] = "close"
+        await problem_reply(problem)(scope, self, send)
+
+    async def _drain(self) -> None:
+        """Read the rest of the body and forget it. Most clients look for an answer only once they have
+        sent everything, and a connection that is closed on unread bytes takes the answer with it."""
+        left = 0 if self._asks_first else DRAIN_BYTES
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                while left > 0 and not self._complete:
+                    left -= len((await self()).get("body", b""))
 
 
 def limited(receive: Receive, most: int, too_large: Callable[[], Problem]) -> Receive:
@@ -47,8 +80,7 @@ def limited(receive: Receive, most: int, too_large: Callable[[], Problem]) -> Re
         try:
             message = await asyncio.wait_for(receive(), BODY_STALL_SECONDS)
         except TimeoutError:
-            raise Problem("the body did not arrive in time", status=408, code="timeout",
-                          headers={"connection": "close"}) from None
+            raise Problem("the body did not arrive in time", status=408, code="timeout") from None
         if message["type"] == "http.disconnect":
             raise ClientGone
         total += len(message.get("body", b""))

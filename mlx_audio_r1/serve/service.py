@@ -71,7 +71,7 @@ class Service:
             wait = min(60, max(1, math.ceil(self._usual_seconds)))
             raise Problem(f"{self._inside} requests are in the server already; try again in {wait} seconds",
                           status=429, code="queue_full",
-                          headers={"retry-after": str(wait), "connection": "close"})
+                          headers={"retry-after": str(wait)})
         self._inside += 1
         started = time.perf_counter()
         try:
