@@ -49,12 +49,12 @@ class Progress:
         """A line above the progress."""
         self.clear()
         click.secho(message, err=True, fg=colour, dim=colour is None)
-        self._drawn = 0.0 if self._live else self._drawn
 
     def clear(self) -> None:
         """Take the line away."""
         if self._live:
             click.echo("\r\x1b[K", err=True, nl=False)
+            self._drawn = 0.0  # the next one is drawn at once
 
     def _draw(self) -> None:
         now = time.monotonic()

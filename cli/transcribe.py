@@ -82,6 +82,8 @@ def _transcribe(audio: list[str], options: dict[str, Any]) -> int:
     _check(own, audio)
     asking = _asking(options, _window(own))
     items = _items(audio, own["recursive"])
+    if len(items) > 1 and own["output_dir"] == "-" and own["output_format"] != "json":
+        raise click.UsageError(f"--output-dir - mixes the texts of {len(items)} files: use -f json.")
     stems = _stems(items, own["output_name"])
     folder = Path(own["output_dir"])
     todo = outputs.missing(items, stems, folder, formats if own["skip_existing"] else ())

@@ -57,6 +57,7 @@ def work(
     try:
         with closing(stream):
             for outcome in stream:
+                progress.clear()  # stdout may be the same terminal
                 for line in keep(outcome, r1.name) or ():
                     progress.say(line)
                 _count(outcome, left, progress)

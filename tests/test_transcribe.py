@@ -157,6 +157,7 @@ def test_the_request_names_language_task_and_words(here):
     (["talk.wav", "talk.wav", "--output-name", "x"], 2, "several would overwrite"),
     (["talk.wav", "--output-name", "x/y"], 2, "is a name"),
     (["talk.wav", "-f", "docx"], 2, "docx"),
+    (["talk.wav", "other.wav", "-o", "-"], 2, "mixes the texts of 2 files"),
     (["talk.wav", "--chunk-duration", "0.5"], 2, "at least 1 second"),
     (["talk.wav", *TINY, "-o", "talk.wav"], 1, "talk.wav/talk.txt: cannot be written"),
     ([".", *TINY, "--temp", "-1"], 1, "temperature"),
