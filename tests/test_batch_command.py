@@ -9,6 +9,7 @@ import sys
 import time
 import wave
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,10 @@ from click.testing import CliRunner
 from mlx_audio_r1 import load
 from mlx_audio_r1.cli.main import cli
 from mlx_audio_r1.jobs.asking import Asking
-from mlx_audio_r1.jobs.hearing import Cutting
+from mlx_audio_r1.jobs.hearing import Cutting, hear
 from mlx_audio_r1.jobs.run import outcomes
 from mlx_audio_r1.jobs.sources import Item
+from mlx_audio_r1.jobs.transcripts import cutting
 
 ROOT = Path(__file__).parent.parent
 TINY = str(ROOT / "tests" / "golden" / "tiny-fp32")
@@ -242,6 +244,15 @@ def test_a_sound_asked_about_twice_is_encoded_once(folder):
     assert found["0"].token_ids == found["2"].token_ids == load(TINY).ask(
         path, "What?", temperature=0.0, max_tokens=8).token_ids
     assert load(TINY).ask(path, "Who?", temperature=0.0, max_tokens=8).token_ids == found["1"].token_ids
+
+
+def test_a_recording_that_cannot_fit_the_context_is_not_even_decoded(tmp_path):
+    path = write_tone(tmp_path / "long.wav", 90, 200)
+    config = replace(load(TINY).config.text, max_position_embeddings=500)
+    cut = cutting(replace(load(TINY).config, text=config), "ask", 25.0)
+    assert cut.fits == 40.0
+    [broken] = hear([Item("a", str(path))], cut)
+    assert "at most 40 seconds fit" in str(broken.error)
 
 
 def test_a_reply_is_kept_within_the_memory_there_is(folder):

@@ -16,7 +16,7 @@ import numpy as np
 
 from mlx_audio_r1.audio import Chunk, read_chunks
 from mlx_audio_r1.config import CHUNK_SECONDS
-from mlx_audio_r1.errors import AudioError, AudioR1Error
+from mlx_audio_r1.errors import AudioError, AudioR1Error, PromptError
 from mlx_audio_r1.jobs.pauses import FRAMES_PER_SECOND, levels, soundscape
 from mlx_audio_r1.jobs.sources import Item
 from mlx_audio_r1.jobs.windows import Window, cut_out, plan
@@ -33,6 +33,7 @@ class Cutting:
     window: float | None = None
     overlap: float = 0.0
     limit: float | None = None  # a longer recording is refused
+    fits: float | None = None  # what the context holds, when a recording is heard as a whole
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,9 @@ def _chunks(
         if cutting.limit is not None and chunk.end > cutting.limit:
             raise AudioError(f"{item.path}: longer than the limit of {cutting.limit:g} s; "
                              "raise --limit-seconds or cut it")
+        if cutting.fits is not None and chunk.end > cutting.fits:  # before hours of it are in memory
+            raise PromptError(f"{item.path}: longer than the context: at most {cutting.fits:.0f} seconds fit; "
+                              "cut it, or use --task transcribe, which hears it in windows")
         note_end(chunk.end)
         yield chunk
 

@@ -27,6 +27,7 @@ SHARE_OF_MEDIAN = 0.3
 JUDGED_SECONDS = 20.0  # a shorter window may hold few words
 SPOKEN_TOKENS = 8.0  # tokens of text for a second of sound, at most
 PROMPT_TOKENS = 512
+PATCHES_PER_SECOND = 12.5
 NOTES_SHOWN = 5
 
 
@@ -55,7 +56,7 @@ def cutting(
     """How recordings are cut for a kind of job: whole for a question, in windows for a transcript.
     window: None, or more than fits, becomes what fits the context."""
     if not KINDS[kind].spoken:
-        return Cutting(piece, limit=limit)
+        return Cutting(piece, limit=limit, fits=config.context_length / PATCHES_PER_SECOND)
     fits = longest_window(config, piece)
     longest = fits if window is None else min(window, fits)
     return Cutting(min(piece, longest), longest, overlap, limit)
