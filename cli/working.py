@@ -29,7 +29,7 @@ def work(
     """Do what is pending and give the exit code.
 
     cut: configuration -> Cutting. keep: takes every outcome and the model's name, gives lines to say.
-    own: the options model, chunk_seconds, max_concurrency, force and no_progress.
+    own: the options model, chunk_seconds, max_concurrency, skip_existing, force and no_progress.
     """
     from mlx_audio_r1.cli.model_choice import choose_model, notice_nano
     from mlx_audio_r1.cli.room import reply_room
@@ -65,7 +65,8 @@ def work(
         interrupted = True
     finally:
         progress.clear()
-    _say_how_it_went(progress, todo, interrupted)
+    go_on = "run the same command to go on" if own["skip_existing"] else "go on with --skip-existing"
+    _say_how_it_went(progress, todo, go_on if interrupted else "")
     return INTERRUPTED if interrupted else _exit_code(progress, todo)
 
 
@@ -91,11 +92,11 @@ def _say_what_is_done(todo: Any) -> None:
         click.secho(f"{todo.skipped} done already{failed}", dim=True, err=True)
 
 
-def _say_how_it_went(progress: Progress, todo: Any, interrupted: bool) -> None:
+def _say_how_it_went(progress: Progress, todo: Any, go_on: str) -> None:
     left = len(todo.items) - progress.done - progress.failed
     parts = [f"{progress.done} done"]
     parts += [f"{progress.failed} failed"] if progress.failed else []
-    parts += [f"{left} left: run the same command to go on"] if interrupted else []
+    parts += [f"{left} left: {go_on}"] if go_on else []
     sound = f"; {in_words(progress.sound)} of sound" if progress.sound else ""
     click.secho(f"{', '.join(parts)}{sound} in {progress.took()}", err=True,
-                fg="yellow" if interrupted or progress.failed else None)
+                fg="yellow" if go_on or progress.failed else None)
