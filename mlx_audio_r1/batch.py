@@ -18,7 +18,7 @@ from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
-from mlx_lm.generate import BatchGenerator, StopSequences
+from mlx_lm.generate import BatchGenerator
 from mlx_lm.sample_utils import Sampler, apply_min_p, apply_top_k, apply_top_p
 
 from mlx_audio_r1.errors import PromptError
@@ -100,7 +100,6 @@ class Engine:
         self._generator = BatchGenerator(
             model.language_model, completion_batch_size=max_rows, prefill_batch_size=max_rows
         )
-        self._stops = StopSequences([[token] for token in sorted(tokenizer.stop_ids)])
         self._samplers: dict[tuple[float, ...], Sampler] = {}
         self._queue: deque[Request] = deque()  # the first one is being read, or waits for rows
         self._drafts: dict[int, tuple[Request, Draft]] = {}  # by mlx-lm's uid: the rows
@@ -242,7 +241,6 @@ class Engine:
             all_tokens=[request.ids[:-1] for _ in samples],
             samplers=[self._sampler(s, i) for i in samples],
             logits_processors=[[*processors(s, draft.writer.gate), *last] for draft in drafts],
-            stop_sequences=[self._stops] * len(samples),
         )
         self._drafts |= {uid: (request, draft) for uid, draft in zip(uids, drafts, strict=True)}
 
@@ -288,7 +286,7 @@ class Engine:
 
     def _leave(self, uids: Collection[int]) -> None:
         if uids:
-            self._generator.remove(uids)  # rows that ended in mlx-lm have left already
+            self._generator.remove(uids)  # those at their max_tokens have left already
         for uid in uids:
             del self._drafts[uid]
 

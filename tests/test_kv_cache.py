@@ -68,6 +68,19 @@ def test_shared_attention_is_attention_over_copies(rows, L, lengths, form):
     assert distance(got, expected) < CLOSE
 
 
+def test_the_softmax_of_bfloat16_rows_is_taken_in_float32():
+    mx.random.seed(0)
+    queries, prompt = normal(4, HEADS, 1, DIM), segment(3000)
+    own = [normal(4, KV_HEADS, 2, DIM) for _ in range(2)]
+    exact = shared_attention(queries, [prompt], *own, SCALE, None)
+    half = Segment(prompt.keys.astype(mx.bfloat16), prompt.values.astype(mx.bfloat16))
+    queries, *own = (x.astype(mx.bfloat16) for x in (queries, *own))
+    got = shared_attention(queries, [half], *own, SCALE, None)
+    # means over 3000 values, of size 0.02: scores and weights rounded to 8 bits cost 1e-3; a sum of 3000
+    # weights in bfloat16 stops growing and costs 0.1
+    assert got.dtype == mx.bfloat16 and distance(got.astype(mx.float32), exact) < 4e-3
+
+
 class Reference:
     """The rows of a batch, each with mlx-lm's cache of one stream."""
 
