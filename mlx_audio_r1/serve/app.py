@@ -93,8 +93,8 @@ class Endpoint:
             else:
                 explain(error)
         finally:
-            path = scope["route_path"] if "route_path" in scope else scope["path"]
-            self._service.metrics.count("requests_total", path=_label(path), status=str(sent.status or 499))
+            labels = {"path": _label(scope["path"]), "status": str(sent.status or 499)}
+            self._service.metrics.count("requests_total", **labels)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = await self._handle(self._service, Request(scope, receive))

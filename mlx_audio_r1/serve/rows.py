@@ -128,10 +128,14 @@ class Seated:
 
 
 class Batch:
-    """The batch engine, up to `max_rows` replies at a time, and one constrained reply beside it."""
+    """The batch engine, up to `max_rows` replies at a time, and one constrained reply beside it.
 
-    def __init__(self, r1: AudioR1, max_rows: int):
-        self._r1, self._max_rows = r1, max_rows
+    listen_ahead: the prompt cache has room for the sounds of a request, so they are heard one by one
+    between two tokens of the others, and all at once otherwise.
+    """
+
+    def __init__(self, r1: AudioR1, max_rows: int, listen_ahead: bool = False):
+        self._r1, self._max_rows, self._listen_ahead = r1, max_rows, listen_ahead
         self._engine = Engine(r1.model, r1.tokenizer, max_rows=max_rows)
         self._beside = OneByOne(r1)
         self._waiting: deque[Waiting] = deque()
@@ -141,7 +145,8 @@ class Batch:
         if job.constraint is not None:
             self._beside.add(key, job)
         else:
-            self._waiting.append(Waiting(key, job, deque(audio_parts(job.messages))))
+            unheard = audio_parts(job.messages) if self._listen_ahead else []
+            self._waiting.append(Waiting(key, job, deque(unheard)))
 
     def cancel(self, key: str) -> None:
         self._beside.cancel(key)

@@ -24,6 +24,7 @@ NEEDED = ("starlette", "uvicorn", "python_multipart")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GOODBYE_SECONDS = 3  # replies under way may end before they are cut
 BACKLOG = 256
+LISTEN_AHEAD_BYTES = 512 << 20  # 85 minutes of sound, all a context holds, are 0.65 GB of the largest model
 
 
 def check_installed() -> None:
@@ -68,7 +69,7 @@ def running_service(load: Callable[[], AudioR1], options: ServeOptions) -> Itera
             fingerprint(r1.name), options.prompt_cache_bytes, options.prompt_cache_folder
         )
         loaded.append(r1)
-        return Batch(r1, options.decode_concurrency)
+        return Batch(r1, options.decode_concurrency, options.prompt_cache_bytes >= LISTEN_AHEAD_BYTES)
 
     worker = Worker(make_rows)
     try:

@@ -18,10 +18,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from mlx_audio_r1.prompt import Message
 from mlx_audio_r1.serve import http as serve_http
 from mlx_audio_r1.serve.app import explain
 from mlx_audio_r1.serve.media import MediaLimits
-from mlx_audio_r1.serve.rows import Batch
+from mlx_audio_r1.serve.rows import Batch, Done, Job
 from mlx_audio_r1.serve.stops import StopWatch
 from tests.serve.conftest import GREEDY, TINY, input_audio, load_endless, load_tiny, serving, wav
 
@@ -621,6 +622,18 @@ def test_stop_strings_do_not_depend_on_how_the_text_was_cut(stops):
         assert (whole.hit is not None) == bool(ends) and len(expected) == (
             min(ends) - len(whole.hit) if ends else len(text)
         )
+
+
+def test_max_tokens_is_lowered_to_what_memory_holds():
+    rows = Batch(load_tiny(), max_rows=2)
+    rows._engine.kv_limit = 4 * 2 * 2 * 16 * 4 * 512  # layers, keys and values, heads, values, bytes, tokens
+    rows.add("a", Job((Message("user", ("hi",)),), {"temperature": 0.0}))
+    happened = []
+    while len(rows):
+        happened += rows.step()
+    rows.close()
+    done = happened[-1][2]
+    assert isinstance(done, Done) and 0 < done.reasoning_tokens + done.answer_tokens < 512
 
 
 def test_base64_as_clients_write_it(served):
