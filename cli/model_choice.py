@@ -11,7 +11,7 @@ MODEL_VARIABLE = "AUDIO_R1_MODEL"
 CACHE_VARIABLE = "AUDIO_R1_CACHE"
 
 NANO_NOTICE = (
-    "This is the embedded nano model. It hears {hears}\n"
+    "This is the embedded nano model. {hears}\n"
     "For the real one: audio-r1 pull stepfun-ai/Step-Audio-R1.1 (about 20 GB of unified memory)."
 )
 
@@ -37,4 +37,4 @@ def notice_nano(config_values: dict) -> None:
     """Say on stderr that this is the nano model, what it can hear, and how to get the real one."""
     nano = config_values.get("nano")
     if nano:
-        click.secho(NANO_NOTICE.format(hears=nano.get("hears", "simple sounds.")), dim=True, err=True)
+        click.secho(NANO_NOTICE.format(hears=nano.get("hears", "")), dim=True, err=True)
