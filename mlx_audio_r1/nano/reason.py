@@ -29,7 +29,7 @@ BATCH_TOKENS = 4_000  # a step, the audio patches included
 PER_CLIP = 4  # questions behind one clip
 GROUPS = 2  # clips are drawn that many times over and sorted by length, so that little is padding
 ROUND_TO = 8  # lengths are padded to a multiple, so that few shapes exist
-DIRECT_SHARE, CHOICE_SHARE = 0.18, 0.25  # of the batches: no thinking, options
+DIRECT_SHARE, CHOICE_SHARE = 0.15, 0.4  # of the batches: no thinking, options
 ALONE_SHARE, SYSTEM_SHARE = 0.12, 0.04  # one question a prompt (text first, text only); a system prompt
 TEXT_ONLY_SHARE = 0.12  # of the prompts that stand alone
 CAPTION_SHARE, OFF_TOPIC_SHARE, LOWER_SHARE = 0.04, 0.02, 0.1  # of the questions
@@ -232,7 +232,7 @@ def learn_to_reason(
 ) -> None:
     """Train adaptor and decoder of `model` in place."""
     lessons = Lessons(clips, encode_clips(model, clips, folder / "encoded.npz"), prompts, seed)
-    loop = LoopConfig(optim.steps, folder, save_every=130, compiled=False)
+    loop = LoopConfig(optim.steps, folder, save_every=110, compiled=False)
     train(Reasoner(model), muon_and_adamw(optim), reasoning_loss, lessons, loop, on_save)
 
 

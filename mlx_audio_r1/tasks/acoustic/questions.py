@@ -481,7 +481,9 @@ def _ask(
         return Question(name, text, reasoning, finding.answer, finding.answer, (), chance)
     options = _options(rng, task.answers, finding.answer)
     listed = "".join(f"{letter}. {option}\n" for letter, option in zip(LETTERS, options, strict=False))
-    answer = f"{LETTERS[options.index(finding.answer)]}. {finding.answer}"
+    letter = LETTERS[options.index(finding.answer)]
+    answer = f"{letter}. {finding.answer}"
+    reasoning = f"{reasoning} So {finding.answer}, option {letter}."  # the letter is easier found after the word
     return Question(
         name, text + INSTRUCTION + listed, reasoning, answer, finding.answer, options, 1 / len(options)
     )
