@@ -483,7 +483,8 @@ def _ask(
     listed = "".join(f"{letter}. {option}\n" for letter, option in zip(LETTERS, options, strict=False))
     letter = LETTERS[options.index(finding.answer)]
     answer = f"{letter}. {finding.answer}"
-    reasoning = f"{reasoning} So {finding.answer}, option {letter}."  # the letter is easier found after the word
+    # A letter is easier found once the word is said.
+    reasoning = f"{reasoning} So {finding.answer}, option {letter}."
     return Question(
         name, text + INSTRUCTION + listed, reasoning, answer, finding.answer, options, 1 / len(options)
     )
