@@ -14,6 +14,7 @@ from mlx_audio_r1.cli.options import decoding_options, settings_given
 @click.argument("audio", nargs=-1, metavar="AUDIO...")
 @click.option("-p", "--prompt", default="", help="The question; - reads it from stdin.")
 @click.option("--choices", metavar="'A|B|C'", help="Make it a multiple-choice question.")
+@click.option("--text-first", is_flag=True, help="The question before the sound, as in the MMAU example.")
 @click.option("--system-prompt", help="A system message before the question.")
 @click.option("--model", help="Checkpoint folder, hub repository, or nano.")
 @click.option("--chunk-seconds", type=float, default=25.0, show_default=True,
@@ -52,15 +53,17 @@ def _answer(audio: list[str], prompt: str, options: dict[str, Any]) -> None:
     from mlx_audio_r1.session import load
 
     own = {name: options.pop(name) for name in
-           ("choices", "system_prompt", "model", "chunk_seconds", "as_json", "hide_thinking", "verbose",
-            "force")}
+           ("choices", "text_first", "system_prompt", "model", "chunk_seconds", "as_json",
+            "hide_thinking", "verbose", "force")}
     prefill = options.pop("prefill_response")
     model, settings = choose_model(own["model"]), settings_given(options)
     room = None if own["force"] else reply_room(model, audio, prompt, settings)
     r1 = load(model, chunk_seconds=own["chunk_seconds"])
     notice_nano(r1.config.raw)
     choices = [choice.strip() for choice in own["choices"].split("|")] if own["choices"] else None
-    messages = r1.question(audio, prompt, system_prompt=own["system_prompt"], choices=choices)
+    messages = r1.question(
+        audio, prompt, system_prompt=own["system_prompt"], choices=choices, text_first=own["text_first"]
+    )
     stream = r1.stream(
         messages, prefill_response=prefill, progress=prefill_progress,
         **keep_within(room, settings, r1.defaults.max_tokens),

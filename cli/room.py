@@ -60,7 +60,7 @@ def keep_within(room: int | None, settings: dict[str, Any], default: int) -> dic
 def _seconds(path: str) -> float:
     import soundfile
 
-    if path == "-":
+    if path == "-" or Path(path).is_fifo():  # a pipe can be read once: leave it to the reader
         return UNSEEN_SECONDS
     try:
         return float(soundfile.info(path).duration)

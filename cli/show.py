@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 NOTES = {  # finish_reason -> what to say on stderr
-    "length": "the reply was cut at --max-tokens",
+    "length": "the reply was cut: --max-tokens, or the end of the context",
     "budget": "the reasoning was closed at the thinking budget",
     "loop": "the model repeated itself and was stopped",
 }
@@ -46,7 +46,8 @@ class ReplyPrinter:
             click.echo(json.dumps(record, ensure_ascii=False))
         note = NOTES.get(reply.finish_reason)
         if not reply.answer:
-            note = f"no answer: {note or 'the model stopped inside its reasoning'}; try --thinking-budget"
+            ended = "the model stopped inside its reasoning" if reply.thinking else "the model said nothing"
+            note = f"no answer: {note or ended}; try --thinking-budget"
         if note:
             click.secho(f"[{note}]", dim=True, err=True)
 

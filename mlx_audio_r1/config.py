@@ -9,6 +9,7 @@ the last are read from the weights, the token is looked up by its string.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -114,6 +115,9 @@ def parse_config(data: Mapping[str, Any]) -> ModelConfig:
     """config.json as a dict -> ModelConfig. Raises ConfigError naming the key that is wrong."""
     if not isinstance(data, Mapping):
         raise ConfigError("config.json: expected an object at the top level")
+    for name, kind in _PARTS.items():
+        if data.get(name) is not None and not isinstance(data[name], kind):
+            raise ConfigError(f"config.json: {name} is {data[name]!r}, expected {_WORDS[kind]}")
     text_values = {**data, **(data.get("text_config") or {})}
     audio_values = data.get("audio_encoder_config")
     if not isinstance(audio_values, Mapping):
@@ -144,7 +148,7 @@ def read_config(folder: str | Path) -> ModelConfig:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; give a folder that holds a checkpoint") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: not readable as JSON ({error})") from None
     return parse_config(data)
 
@@ -162,8 +166,8 @@ def _build(kind: type, values: Mapping[str, Any], where: str) -> Any:
         value = getattr(built, name)
         if f.type == "int" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             raise ConfigError(f"config.json: {where}.{name} is {value!r}, expected a positive integer")
-        if f.type == "float" and not isinstance(value, (int, float)):
-            raise ConfigError(f"config.json: {where}.{name} is {value!r}, expected a number")
+        if f.type == "float" and not (_is_number(value) and 0 < value < math.inf):
+            raise ConfigError(f"config.json: {where}.{name} is {value!r}, expected a positive number")
     return built
 
 
@@ -182,7 +186,17 @@ def _check_sizes(text: TextConfig, audio: AudioConfig) -> None:
         )
 
 
+_PARTS = {"text_config": Mapping, "quantization": Mapping, "quantization_config": Mapping}
+_WORDS = {Mapping: "an object"}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _as_ids(value: Any) -> tuple[int, ...]:
-    if value is None:
-        return ()
-    return tuple(value) if isinstance(value, (list, tuple)) else (int(value),)
+    """One id, a list of them, or none."""
+    ids = value if isinstance(value, (list, tuple)) else [] if value is None else [value]
+    if not all(isinstance(i, int) and not isinstance(i, bool) for i in ids):
+        raise ConfigError(f"config.json: eos_token_id is {value!r}, expected an id or a list of ids")
+    return tuple(ids)

@@ -21,19 +21,27 @@ from mlx_lm.utils import maybe_set_recommended_wired_limit
 
 from mlx_audio_r1.errors import PromptError
 from mlx_audio_r1.models.step_audio_r1 import Model
-from mlx_audio_r1.reasoning import THINK_CLOSE, Kind, Piece, ReasoningSplitter
+from mlx_audio_r1.reasoning import THINK_CLOSE, THINK_OPEN, Kind, Piece, ReasoningSplitter
 from mlx_audio_r1.tokenizer import Tokenizer
 
 FORCED_CLOSE = f"\n{THINK_CLOSE}\n"
 ANSWER_RESERVE = 256  # tokens kept for the answer when a thinking budget is given
-LOOP_PERIOD = 128  # longest n-gram watched, in tokens
+LOOP_PERIOD = 512  # longest n-gram watched, in tokens: whole paragraphs repeat too
 LOOP_TOKENS = 64  # a loop is at least this many tokens ...
-LOOP_REPEATS = 6  # ... and this many repeats
+LOOP_REPEATS, LOOP_REPEATS_LONG = 6, 3  # ... and this many repeats, fewer where the n-gram is long
+LOOP_LONG = 128  # tokens from which an n-gram is long
+PENALTY_CONTEXT = 1 << 20  # tokens back that the repetition penalty looks: all of them
+KV_GROUP_SIZES = (32, 64, 128)  # what MLX quantises in
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to decode. Defaults are those of the authors' examples; names are mlx-lm's."""
+    """How to decode. Defaults are those of the authors' examples; names are mlx-lm's.
+
+    `seed` seeds MLX's generator when a stream starts: streams that are iterated in turns share it (those
+    of the batch engine do not). `repetition_penalty` looks at the prompt and the whole reply, as the
+    authors' server does. Raises PromptError for a value that is impossible.
+    """
 
     max_tokens: int = 32_000
     temperature: float = 0.7
@@ -53,12 +61,19 @@ class Settings:
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise PromptError(f"{name} is {value}: it must lie between {low} and {high}")
+            kinds = (int,) if isinstance(high, int) else (int, float)
+            if value is None and name in _OPTIONAL:
+                continue
+            if not isinstance(value, kinds) or isinstance(value, bool) or not low <= value <= high:
+                raise PromptError(
+                    f"{name} is {value!r}: it must be {_KINDS[kinds]} between {low} and {high}"
+                )
         if self.max_kv_size is not None and self.kv_bits is not None:
             raise PromptError("max_kv_size and kv_bits exclude each other: give one")
         if self.kv_bits not in (None, 2, 3, 4, 5, 6, 8):
             raise PromptError(f"kv_bits is {self.kv_bits}: choose 2, 3, 4, 5, 6 or 8")
+        if self.kv_group_size not in KV_GROUP_SIZES:
+            raise PromptError(f"kv_group_size is {self.kv_group_size}: choose one of {KV_GROUP_SIZES}")
 
 
 _RANGES: dict[str, tuple[float, float]] = {
@@ -70,9 +85,12 @@ _RANGES: dict[str, tuple[float, float]] = {
     "repetition_penalty": (0.01, 10.0),
     "thinking_budget": (0, 10_000_000),
     "max_kv_size": (16, 10_000_000),
+    "quantized_kv_start": (0, 10_000_000),
     "prefill_step_size": (1, 10_000_000),
     "seed": (0, 2**64 - 1),
 }
+_OPTIONAL = ("seed", "thinking_budget", "max_kv_size")  # may be None
+_KINDS = {(int,): "a whole number", (int, float): "a number"}
 
 # The settings of the authors' examples, by the kind of question.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -88,7 +106,7 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
     """Settings from a generation_config.json: its known keys; `do_sample: false` means greedy."""
     known = {f.name for f in fields(Settings)}
     chosen = {k: v for k, v in values.items() if k in known and v is not None}
-    if "max_new_tokens" in values:
+    if values.get("max_new_tokens") is not None:
         chosen["max_tokens"] = values["max_new_tokens"]
     if values.get("do_sample") is False:
         chosen["temperature"] = 0.0
@@ -123,7 +141,8 @@ class LoopWatch:
         self._recent = np.full(LOOP_PERIOD, -1)
         self._run = np.zeros(LOOP_PERIOD, dtype=np.int64)  # [p - 1]: matches at distance p
         periods = np.arange(1, LOOP_PERIOD + 1)
-        self._limit = np.maximum(LOOP_TOKENS, LOOP_REPEATS * periods) - periods
+        repeats = np.where(periods < LOOP_LONG, LOOP_REPEATS, LOOP_REPEATS_LONG)
+        self._limit = np.maximum(LOOP_TOKENS, repeats * periods) - periods
 
     def push(self, token: int) -> bool:
         """True when this token completes a loop."""
@@ -143,7 +162,7 @@ class ReasoningGate:
         self._tokenizer = tokenizer
         self._close_ids = tokenizer.encode(FORCED_CLOSE)
         self._prompt_length = prompt_length
-        self._budget = budget if open_ else None
+        self._budget = budget
         self._closed = not open_
         self._forcing: list[int] = []
         self.reason: str | None = None  # why the reasoning was closed, if it was
@@ -151,6 +170,10 @@ class ReasoningGate:
     def note_closed(self) -> None:
         """The model closed the reasoning itself."""
         self._closed = True
+
+    def note_opened(self) -> None:
+        """The model opened a reasoning of its own accord; the budget counts on."""
+        self._closed = False
 
     def close(self, reason: str) -> None:
         """Force the closing tag from the next token on."""
@@ -167,7 +190,8 @@ class ReasoningGate:
         return mx.where(forced, logits, mx.array(-float("inf"), logits.dtype))
 
     def _at_budget(self, written: list[int]) -> None:
-        if THINK_CLOSE in self._tokenizer.decode(written):
+        text = self._tokenizer.decode(written)
+        if text.rfind(THINK_CLOSE) > text.rfind(THINK_OPEN):
             self._closed = True
         else:
             self.close("budget")
@@ -184,7 +208,9 @@ class ReplyWriter:
         self.token_ids: list[int] = []
         self.reasoning_tokens = 0
         self.finish_reason: str | None = None
-        self.gate = ReasoningGate(tokenizer, prompt_length, _budget_within(settings), thinking_open)
+        closing = len(tokenizer.encode(FORCED_CLOSE))
+        budget = _budget_within(settings, closing)
+        self.gate = ReasoningGate(tokenizer, prompt_length, budget, thinking_open)
         self._stop_ids = tokenizer.stop_ids
         self._text = tokenizer.stream()
         self._splitter = ReasoningSplitter(thinking_open)
@@ -199,9 +225,8 @@ class ReplyWriter:
         in_thinking = not self._splitter.closed
         self.reasoning_tokens += in_thinking
         yield from self._steps(self._splitter.push(self._text.push(token)))
-        if in_thinking and self._splitter.closed:
-            self.gate.note_closed()
-            self._watch = LoopWatch()
+        if in_thinking == self._splitter.closed:
+            self._on_turn()
         if self._watch.push(token):
             self._on_loop()
 
@@ -214,6 +239,14 @@ class ReplyWriter:
             self.finish_reason = self.gate.reason or "stop"
         self.finish_reason = self.finish_reason or "length"
         yield Step(self._splitter.kind, "", self.finish_reason)
+
+    def _on_turn(self) -> None:
+        """The reasoning has just been closed, or opened once more."""
+        self._watch = LoopWatch()
+        if self._splitter.closed:
+            self.gate.note_closed()
+        else:
+            self.gate.note_opened()
 
     def _on_loop(self) -> None:
         if self._splitter.closed:
@@ -294,8 +327,11 @@ class Generation:
 def processors(settings: Settings, gate: ReasoningGate) -> list[LogitsProcessor]:
     """The logits processors of one stream: the penalty, then the gate, which has the last word."""
     penalty = settings.repetition_penalty
-    own = make_logits_processors(repetition_penalty=penalty) if penalty != 1.0 else []
-    return [*own, gate]
+    if penalty == 1.0:
+        return [gate]
+    # The authors' server penalises every token of prompt and reply; mlx-lm's default are the last 20.
+    whole = make_logits_processors(repetition_penalty=penalty, repetition_context_size=PENALTY_CONTEXT)
+    return [*whole, gate]
 
 
 def behind(known: Sequence[int], processors: list[LogitsProcessor]) -> list[LogitsProcessor]:
@@ -311,9 +347,9 @@ def sampler(settings: Settings) -> Sampler:
     return make_sampler(settings.temperature, settings.top_p, settings.min_p, top_k=settings.top_k)
 
 
-def _budget_within(settings: Settings) -> int | None:
-    """The thinking budget, lowered so that some of `max_tokens` is left for the answer."""
+def _budget_within(settings: Settings, closing: int) -> int | None:
+    """The thinking budget, lowered so that of `max_tokens` the closing tag and an answer are left."""
     if settings.thinking_budget is None:
         return None
-    reserve = min(ANSWER_RESERVE, settings.max_tokens // 2)
-    return min(settings.thinking_budget, settings.max_tokens - reserve)
+    reserve = closing + min(ANSWER_RESERVE, settings.max_tokens // 2)
+    return max(0, min(settings.thinking_budget, settings.max_tokens - reserve))

@@ -28,9 +28,13 @@ def locate(name: str | Path | None) -> Path:
     if name is None or str(name) == NANO_NAME:
         return NANO
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    try:
+        is_folder, exists = folder.is_dir(), folder.exists()
+    except OSError as error:  # a name that no file system takes
+        raise CheckpointError(f"{str(name)[:60]}...: not a folder ({error.strerror})") from None
+    if is_folder:
         return folder
-    if folder.exists():
+    if exists:
         raise CheckpointError(f"{folder}: is a file; give the folder that holds the checkpoint")
     if not looks_like_repo(str(name)):
         raise CheckpointError(f"{folder}: no such folder; give a checkpoint folder or owner/name")

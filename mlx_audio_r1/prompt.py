@@ -46,8 +46,14 @@ class AudioPart:
 
 @dataclass(frozen=True)
 class Message:
+    """One turn; a plain text may stand for its parts."""
+
     role: str
     parts: tuple[str | AudioPart, ...]
+
+    def __post_init__(self) -> None:
+        if isinstance(self.parts, str):
+            object.__setattr__(self, "parts", (self.parts,))
 
 
 @dataclass(frozen=True)
@@ -60,17 +66,18 @@ class Special:
 Segment = str | Special | AudioPart
 
 
-def user_message(audio: Sequence[AudioPart], text: str) -> Message:
-    """The sounds in order, then the question."""
-    return Message("user", (*audio, *([text] if text else [])))
+def user_message(audio: Sequence[AudioPart], text: str, text_first: bool = False) -> Message:
+    """The sounds in order, then the question; the other way round with `text_first`."""
+    words = (text,) if text else ()
+    return Message("user", (*words, *audio) if text_first else (*audio, *words))
 
 
 def multiple_choice(question: str, options: Sequence[str]) -> str:
     """The question with lettered options, in the words of the MMAU example."""
-    if not 2 <= len(options) <= 26:
-        raise PromptError(f"{len(options)} choices: give 2 to 26, separated by |")
+    if isinstance(options, str) or not 2 <= len(options) <= 26 or not all(options):
+        raise PromptError(f"choices {options!r}: give 2 to 26, none of them empty, separated by |")
     lines = "".join(f"{chr(65 + i)}. {option}\n" for i, option in enumerate(options))
-    return f"{question}\n{CHOICE_REQUEST}{lines}"
+    return f"{question}\n{CHOICE_REQUEST}{lines}" if question else f"{CHOICE_REQUEST}{lines}"
 
 
 def parse_messages(messages: Iterable[Mapping[str, Any] | Message]) -> list[Message]:

@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,16 @@ import numpy as np
 
 from mlx_audio_r1 import audio as audio_in
 from mlx_audio_r1.config import CHUNK_SECONDS, MAX_CHUNK_SECONDS, SAMPLE_RATE, ModelConfig, patch_count
-from mlx_audio_r1.errors import PromptError
-from mlx_audio_r1.generate import Generation, ReplyWriter, Settings, Step, Timings, settings_from
+from mlx_audio_r1.errors import AudioError, PromptError
+from mlx_audio_r1.generate import (
+    KV_GROUP_SIZES,
+    Generation,
+    ReplyWriter,
+    Settings,
+    Step,
+    Timings,
+    settings_from,
+)
 from mlx_audio_r1.hub import NANO_NAME, locate
 from mlx_audio_r1.mel import log_mel
 from mlx_audio_r1.models.step_audio_r1 import Model
@@ -41,6 +50,7 @@ from mlx_audio_r1.tokenizer import AUDIO_END, Tokenizer
 from mlx_audio_r1.weights import load_model
 
 SECONDS_PER_PATCH = 0.08
+REPLY_ROOM = 1 / 8  # of the context, left for the reply when a length of sound is advised
 
 
 @dataclass(frozen=True)
@@ -57,8 +67,8 @@ class Usage:
 class Reply:
     """What the model thought and what it answered.
 
-    finish_reason: `stop` the model ended by itself; `budget` or `loop` its reasoning was closed for it;
-    `length` it ran into max_tokens.
+    finish_reason: `stop` the model ended by itself; `budget` its reasoning was closed for it; `loop` it
+    repeated itself and was closed or stopped; `length` it ran into max_tokens or the end of the context.
     """
 
     thinking: str
@@ -120,13 +130,18 @@ class AudioR1:
     # ---- stable small steps
 
     def log_mel(self, waveform: np.ndarray | mx.array) -> mx.array:
-        """(samples,) at 16 kHz -> (T, n_mels) float32."""
-        return log_mel(waveform, self.config.audio.n_mels)
+        """(samples,) at 16 kHz, one chunk -> (T, n_mels) float32. Raises AudioError as a file would."""
+        chunks = audio_in.load_audio(
+            _as_numpy(waveform), sample_rate=SAMPLE_RATE, chunk_seconds=MAX_CHUNK_SECONDS
+        )
+        if len(chunks) > 1:
+            raise AudioError(f"log_mel takes one chunk of at most {MAX_CHUNK_SECONDS} s: cut it first")
+        return log_mel(chunks[0].waveform, self.config.audio.n_mels)
 
     def encode_audio(self, waveform: np.ndarray | mx.array) -> mx.array:
         """(samples,) at 16 kHz, any length -> (N, hidden_size); chunked as a file would be."""
         chunks = audio_in.read_chunks(
-            np.array(waveform), sample_rate=SAMPLE_RATE, chunk_seconds=self.chunk_seconds
+            _as_numpy(waveform), sample_rate=SAMPLE_RATE, chunk_seconds=self.chunk_seconds
         )
         return mx.concatenate([self._encode_chunk(chunk) for chunk in chunks])
 
@@ -144,15 +159,16 @@ class AudioR1:
         embeddings = self._embed(ids, heard)
         return self.model(mx.array(ids)[None], input_embeddings=embeddings[None])[0]
 
-    def listen(self, parts: Sequence[AudioPart], *, encode: bool = True) -> Heard:
+    def listen(self, parts: Sequence[AudioPart], *, encode: bool = True, beside: int = 0) -> Heard:
         """Decode and encode sounds, chunk by chunk; nothing is kept but the features.
 
-        Raises PromptError with the number of seconds that fit when they do not fit the context.
+        `beside` is what the rest of the prompt takes, in tokens. Raises PromptError with the number of
+        seconds that fit when the sounds do not fit the context.
         """
         features: list[mx.array] = []
         patches: list[list[int]] = []
         digests: list[str] = []
-        seconds, room = 0.0, self.config.context_length
+        seconds, room = 0.0, self.config.context_length - beside
         for part in parts:
             patches.append([])
             for chunk in audio_in.read_chunks(
@@ -162,7 +178,7 @@ class AudioR1:
                 seconds += len(chunk.waveform) / SAMPLE_RATE
                 room -= patches[-1][-1] + 2
                 if room <= 0:
-                    raise PromptError(self._too_long())
+                    raise PromptError(self._too_long(beside))
                 digests.append(audio_in.pcm_sha256([chunk]))
                 if encode:
                     features.append(self._encode_chunk(chunk, digests[-1]))
@@ -177,6 +193,7 @@ class AudioR1:
         *,
         system_prompt: str | None = None,
         choices: Sequence[str] | None = None,
+        text_first: bool = False,
         **options: Any,
     ) -> Reply:
         """Ask one question about one or more sounds.
@@ -184,7 +201,9 @@ class AudioR1:
         `audio` is whatever `audio.read_chunks` opens, an `AudioPart`, or a list of them; without a
         prompt the sound alone is the question. `options` are fields of `Settings`, and those of `reply`.
         """
-        messages = self.question(audio, prompt, system_prompt=system_prompt, choices=choices)
+        messages = self.question(
+            audio, prompt, system_prompt=system_prompt, choices=choices, text_first=text_first
+        )
         return self.reply(messages, **options)
 
     def question(
@@ -194,14 +213,19 @@ class AudioR1:
         *,
         system_prompt: str | None = None,
         choices: Sequence[str] | None = None,
+        text_first: bool = False,
     ) -> list[Message]:
-        """The messages of one question: system, then the sounds in order and the text."""
+        """The messages of one question: system, then the sounds in order and the text.
+
+        `text_first` puts the text before the sounds, as most of the authors' examples do; behind them,
+        other questions about the same sounds can share what was read of them.
+        """
         text = multiple_choice(prompt, choices) if choices else prompt
         parts = _as_parts(audio)
         if not parts and not text:
             raise PromptError("nothing to answer: give a sound, a prompt or both")
         system = [Message("system", (system_prompt,))] if system_prompt else []
-        return [*system, user_message(parts, text)]
+        return [*system, user_message(parts, text, text_first)]
 
     def reply(self, messages: Sequence[Mapping[str, Any] | Message], **options: Any) -> Reply:
         """Answer messages; the whole of `stream` in one object."""
@@ -251,7 +275,8 @@ class AudioR1:
             close_history=close_history,
             tools=tools,
         )
-        heard = self.listen(audio_parts(parsed))
+        parts = audio_parts(parsed)
+        heard = self.listen(parts, beside=len(to_ids(segments, [[]] * len(parts), self.tokenizer)))
         ids = to_ids(segments, heard.patches, self.tokenizer)
         settings = self._fit(len(ids), settings)
         prefix = self._prefix(ids, heard, settings) if audio_comes_first(parsed) else None
@@ -299,24 +324,40 @@ class AudioR1:
         return self.model.embed(mx.array(ids), heard.features, self.tokenizer.audio_patch_id)
 
     def _fit(self, prompt_tokens: int, settings: Settings) -> Settings:
-        head_dim = self.config.text.head_dim
-        if settings.kv_bits and head_dim % settings.kv_group_size:
-            raise PromptError(
-                f"kv_group_size {settings.kv_group_size} does not divide the head size {head_dim}: "
-                f"give {head_dim}"
-            )
+        """The settings within the context: fewer max_tokens, top_k within the vocabulary."""
+        self._check_kv(prompt_tokens, settings)
         room = self.config.context_length - prompt_tokens
         if room < 1:
             raise PromptError(
-                f"the prompt has {prompt_tokens} tokens, the context {self.config.context_length}; "
-                f"{self._too_long()}"
+                f"the prompt has {prompt_tokens} tokens, the context {self.config.context_length}: shorten it"
             )
-        return replace(settings, max_tokens=min(settings.max_tokens, room))
+        top_k = 0 if settings.top_k >= self.config.text.vocab_size else settings.top_k
+        return replace(settings, max_tokens=min(settings.max_tokens, room), top_k=top_k)
 
-    def _too_long(self) -> str:
-        per_chunk = patch_count(int(self.chunk_seconds * SAMPLE_RATE)) + 2
-        fits = int(self.config.context_length / per_chunk * self.chunk_seconds)
-        return f"the sound is longer than the context: at most {fits} seconds fit, cut or split it"
+    def _check_kv(self, prompt_tokens: int, settings: Settings) -> None:
+        head_dim = self.config.text.head_dim
+        if settings.kv_bits and head_dim % settings.kv_group_size:
+            fitting = [size for size in KV_GROUP_SIZES if head_dim % size == 0]
+            advice = f"give {fitting[-1]}" if fitting else "this model's KV cache cannot be quantised"
+            raise PromptError(
+                f"kv_group_size {settings.kv_group_size} does not divide the head size {head_dim}: {advice}"
+            )
+        if settings.max_kv_size is not None and settings.max_kv_size < prompt_tokens:
+            raise PromptError(
+                f"max_kv_size {settings.max_kv_size} would forget the beginning of the prompt, "
+                f"which has {prompt_tokens} tokens: give that many or more"
+            )
+
+    def _too_long(self, beside: int) -> str:
+        per_chunk = patch_count(int(self.chunk_seconds * SAMPLE_RATE), self.config.length_convention) + 2
+        context = self.config.context_length
+        room = max(0, int(context * (1 - REPLY_ROOM)) - beside)
+        whole, rest = divmod(room, per_chunk)
+        fits = int(whole * self.chunk_seconds + max(0, rest - 2) * SECONDS_PER_PATCH)
+        return (
+            f"the sound is longer than the context of {context} tokens: "
+            f"at most {fits} seconds fit, cut or split it"
+        )
 
 
 class ReplyStream:
@@ -327,6 +368,7 @@ class ReplyStream:
         self._prompt_tokens = prompt_tokens
         self._heard = heard
         self._text = {"thinking": "", "answer": ""}
+        self._steps = iter(generation)  # one: a stream that was left goes on where it was
 
     @property
     def heard(self) -> Heard:
@@ -334,7 +376,7 @@ class ReplyStream:
         return self._heard
 
     def __iter__(self) -> Iterator[Step]:
-        for step in self._generation:
+        for step in self._steps:
             self._text[step.kind] += step.text
             yield step
 
@@ -395,6 +437,13 @@ def audio_comes_first(messages: Sequence[Message]) -> bool:
     return False
 
 
+def _as_numpy(waveform: np.ndarray | mx.array) -> np.ndarray:
+    """numpy has no bfloat16, so MLX's floats come as float32."""
+    if isinstance(waveform, mx.array) and mx.issubdtype(waveform.dtype, mx.floating):
+        waveform = waveform.astype(mx.float32)
+    return np.array(waveform)
+
+
 def _generation_config(folder: Path) -> dict[str, Any]:
     """generation_config.json, or nothing: the file is optional."""
     path = folder / "generation_config.json"
@@ -411,8 +460,8 @@ def _as_parts(audio: Any) -> list[AudioPart]:
     """One sound or several -> parts. A tuple of (array, rate) is one sound."""
     if isinstance(audio, AudioPart):
         return [audio]
-    if isinstance(audio, tuple) and len(audio) == 2 and isinstance(audio[1], int):
-        return [AudioPart(*audio)]
+    if isinstance(audio, tuple) and len(audio) == 2 and isinstance(audio[1], Real):
+        return [AudioPart(audio[0], int(audio[1]))]
     if isinstance(audio, (list, tuple)):
         return [part for item in audio for part in _as_parts(item)]
     return [AudioPart(audio)]

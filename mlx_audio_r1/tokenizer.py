@@ -13,7 +13,7 @@ from pathlib import Path
 import tokenizers
 from tokenizers.decoders import DecodeStream
 
-from mlx_audio_r1.errors import CheckpointError
+from mlx_audio_r1.errors import CheckpointError, PromptError
 
 BEGIN_TURN, END_TURN = "<|BOT|>", "<|EOT|>"
 AUDIO_START, AUDIO_PATCH, AUDIO_END = "<audio_start>", "<audio_patch>", "<audio_end>"
@@ -62,7 +62,10 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text; names of special tokens in it are read as ordinary characters."""
-        return self._backend.encode(text, add_special_tokens=False).ids if text else []
+        try:
+            return self._backend.encode(text, add_special_tokens=False).ids if text else []
+        except TypeError:  # lone surrogates: bytes of a terminal or a file that are not UTF-8
+            raise PromptError("the text is not valid UTF-8: check the encoding of the prompt") from None
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, special tokens included by name."""
@@ -98,7 +101,8 @@ def _generation_stop_ids(path: Path) -> list[int]:
         value = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
     except (OSError, ValueError, AttributeError):
         return []  # optional file; the stop strings are looked up anyway
-    return value if isinstance(value, list) else [] if value is None else [value]
+    ids = value if isinstance(value, list) else [value]
+    return [i for i in ids if isinstance(i, int)]
 
 
 def _from_vocab(folder: Path) -> tokenizers.Tokenizer:

@@ -1,8 +1,8 @@
 """Checkpoint folders -> a model: MLX folders, quantised or not, and the official ones as they are.
 
 Every tensor must belong to a parameter and every parameter must be filled, with equal shapes; the
-error names the tensor. Whether the head is tied is told by the files, never by config.json: the key is
-absent there, and mlx-lm's default is the wrong one.
+error names the tensor. The head is tied only where the files hold none *and* config.json says so: the key is
+absent in the official ones, and mlx-lm's default is the wrong one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from mlx_audio_r1.config import ModelConfig, read_config
-from mlx_audio_r1.errors import CheckpointError
+from mlx_audio_r1.errors import CheckpointError, ConfigError
 from mlx_audio_r1.models import key_map
 from mlx_audio_r1.models.step_audio_r1 import Model
 
@@ -35,7 +35,7 @@ def load_model(folder: str | Path, *, lazy: bool = False) -> Model:
     refuse_foreign_quantisation(config, folder)
     weights = canonical(read_shards(folder))
     config = complete_config(config, weights, folder)
-    model = Model(config)
+    model = build(config, folder)
     if config.quantization:
         quantise_like(model, weights, dict(config.quantization))
     check_keys(model, weights, folder)
@@ -46,6 +46,14 @@ def load_model(folder: str | Path, *, lazy: bool = False) -> Model:
     return model
 
 
+def build(config: ModelConfig, where: Path) -> Model:
+    """The model of a configuration, its weights not yet read."""
+    try:
+        return Model(config)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:  # values only mlx-lm looks at
+        raise ConfigError(f"{where / 'config.json'}: mlx-lm cannot build this decoder ({error!r})") from None
+
+
 def shard_paths(folder: Path) -> list[Path]:
     """The safetensors files of a checkpoint; the index, when there is one, says which."""
     index = folder / "model.safetensors.index.json"
@@ -54,14 +62,22 @@ def shard_paths(folder: Path) -> list[Path]:
         if not found:
             raise CheckpointError(f"{folder}: no model*.safetensors; give a folder that holds a checkpoint")
         return found
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{index}: not readable as an index ({error})") from None
+    names = sorted(set(read_index(index).values()))
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise CheckpointError(f"{folder}: shard {missing[0]} is missing; fetch it again")
     return [folder / name for name in names]
+
+
+def read_index(path: Path) -> dict[str, str]:
+    """Tensor name -> shard file, of a model.safetensors.index.json."""
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        if not all(isinstance(shard, str) for shard in names.values()):
+            raise ValueError("a shard's name is not text")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not readable as an index ({error})") from None
+    return names
 
 
 def read_shards(folder: Path) -> dict[str, mx.array]:
@@ -76,6 +92,9 @@ def read_shards(folder: Path) -> dict[str, mx.array]:
         if twice:
             raise CheckpointError(f"{path}: tensor {sorted(twice)[0]} stands in two shards")
         tensors |= loaded
+    index = folder / "model.safetensors.index.json"
+    for name in sorted(read_index(index).keys() - tensors.keys()) if index.is_file() else ():
+        raise CheckpointError(f"{folder}: tensor {name} is in the index and in no shard; fetch it again")
     return tensors
 
 
@@ -96,9 +115,10 @@ def complete_config(config: ModelConfig, weights: dict[str, mx.array], where: Pa
     """Fill in what only the weights tell: the adaptor's width, and whether the head is tied."""
     if ADAPTOR_LINEAR not in weights:
         raise CheckpointError(f"{where}: tensor {ADAPTOR_LINEAR} is missing")
-    return config.with_shapes(
-        adaptor_width=weights[ADAPTOR_LINEAR].shape[0], tied=HEAD not in weights
-    )
+    tied = HEAD not in weights
+    if tied and not config.text.tie_word_embeddings:
+        raise CheckpointError(f"{where}: tensor {HEAD} is missing")
+    return config.with_shapes(adaptor_width=weights[ADAPTOR_LINEAR].shape[0], tied=tied)
 
 
 def quantise_like(model: Model, weights: dict[str, mx.array], quantization: dict[str, Any]) -> None:

@@ -122,7 +122,8 @@ def test_every_option_the_readme_shows_exists():
         name: set(re.findall(r"--?[A-Za-z][\w-]*", CliRunner().invoke(cli, [name, "-h"]).output))
         for name in COMMANDS
     }
-    lines = [part for line in re.findall(r"^\s*\$?\s*(.*audio-r1 .*)$", readme, re.M) for part in line.split("|")]
+    shown = re.findall(r"^\s*\$?\s*(.*audio-r1 .*)$", readme, re.M)
+    lines = [part for line in shown for part in line.split("|")]
     checked = 0
     for line in lines:
         found = re.search(r"audio-r1 (\w+)(.*)", line)

@@ -2,6 +2,7 @@
 
 import json
 
+import mlx.core as mx
 import pytest
 
 from mlx_audio_r1.config import MAX_CHUNK_SAMPLES, mel_frames, parse_config, patch_count, read_config
@@ -87,15 +88,13 @@ def test_official_sample_files_have_the_published_patch_counts():
         assert (patch_count(samples), patch_count(samples, "hf")) == counts
 
 
-def test_patch_count_is_the_adaptors_length_for_every_number_of_frames(tiny):
-    # one waveform length for every T from 3 to 323 and the longest one
-    import mlx.core as mx
-
-    from mlx_audio_r1.config import HOP_LENGTH
-
-    for samples in [*range(1, 321 * HOP_LENGTH, 5 * HOP_LENGTH + 1), MAX_CHUNK_SAMPLES]:
-        features = tiny.model.encode_audio(mx.zeros((mel_frames(samples), 128)))
-        assert features.shape[0] == patch_count(samples), samples
+@pytest.mark.parametrize("convention", ["vllm", "hf"])
+def test_patch_count_is_the_adaptors_length(convention, tiny, tiny_hf):
+    # every T mod 8, short and long, and the longest chunk
+    r1 = {"vllm": tiny, "hf": tiny_hf}[convention]
+    for samples in [*range(321, 40 * 160, 160), *range(300_000, 302_000, 160), MAX_CHUNK_SAMPLES]:
+        features = r1.model.encode_audio(mx.zeros((mel_frames(samples), 128)))
+        assert features.shape[0] == patch_count(samples, convention), samples
 
 
 def test_a_chunk_of_30_seconds_does_not_fit():

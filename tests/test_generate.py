@@ -5,7 +5,15 @@ import pytest
 
 from mlx_audio_r1 import load
 from mlx_audio_r1.errors import PromptError
-from mlx_audio_r1.generate import LOOP_TOKENS, LoopWatch, Settings, settings_from
+from mlx_audio_r1.generate import (
+    LOOP_TOKENS,
+    PRESETS,
+    LoopWatch,
+    ReplyWriter,
+    Settings,
+    processors,
+    settings_from,
+)
 
 ASK = [{"role": "user", "content": "What do you hear?"}]
 
@@ -86,12 +94,14 @@ def test_a_budget_is_reported_when_the_answer_ends_by_itself(tiny, golden_dir):
     assert reply.finish_reason == "budget"
 
 
-@pytest.mark.parametrize("period", [1, 2, 7, 40, 128])
-def test_loop_watch_sees_any_period(period):
+@pytest.mark.parametrize(("period", "tokens"), [
+    # six repeats and at least 64 tokens; three repeats of what is as long as a paragraph
+    (1, 64), (2, 64), (7, 64), (40, 240), (127, 762), (128, 384), (512, 1536),
+])
+def test_loop_watch_sees_any_period(period, tokens):
     watch = LoopWatch()
     seen = [watch.push(i % period) for i in range(2000)]
-    # six repeats, and never before 64 tokens
-    assert seen.index(True) + 1 == max(LOOP_TOKENS, 6 * period)
+    assert seen.index(True) + 1 == tokens
 
 
 def test_loop_watch_is_quiet_on_text_without_loops():
@@ -133,9 +143,66 @@ def nano_like(tmp_path_factory):
 def test_a_group_size_that_does_not_divide_the_heads_is_refused(tiny):
     with pytest.raises(PromptError, match="head size 16"):
         tiny.reply(ASK, kv_bits=4)
+    assert settings_from({"max_new_tokens": None}).max_tokens == 32_000
+
+
+def written(tiny, text: str, settings: Settings) -> tuple[str, str, str, int]:
+    """What a model that wants to say `text` says: one token ahead of the writer, as mlx-lm samples."""
+    ids = tiny.tokenizer.encode(text)
+    writer = ReplyWriter(tiny.tokenizer, 1, settings, thinking_open=True)
+    tokens, steps, wanted = [0], [], iter(ids)
+    pending: list[int] = []
+    while len(writer.token_ids) < settings.max_tokens and not writer.finish_reason:
+        while len(pending) < 2:
+            logits = mx.zeros((1, 512))
+            gated = writer.gate(mx.array(tokens), logits)
+            free = bool(mx.all(gated == logits))
+            pending.append(next(wanted, 10) if free else int(mx.argmax(gated)))
+            tokens.append(pending[-1])
+        steps += writer.push(pending.pop(0))
+    steps += writer.finish()
+    parts = ["".join(s.text for s in steps if s.kind == k) for k in ("thinking", "answer")]
+    return (*parts, writer.finish_reason, len(writer.token_ids))
+
+
+def test_a_reasoning_that_is_opened_again_is_still_within_loop_watch_and_budget(tiny):
+    looping = "x\n</think>\n<think>\n" + "ab" * 2000
+    _, _, reason, length = written(tiny, looping, Settings(max_tokens=600))
+    assert reason == "loop" and length < 400
+    endless = "x\n</think>\n<think>\n" + "".join(chr(33 + i * i % 89) for i in range(2000))
+    thinking, answer, _, _ = written(tiny, endless, Settings(max_tokens=600, thinking_budget=30))
+    assert len(thinking) < 40 and len(answer) > 100
+
+
+def test_a_budget_always_leaves_room_for_the_closing_tag(tiny):
+    thinking, answer, _, _ = written(tiny, "a long thought " * 20, Settings(max_tokens=24, thinking_budget=100))
+    assert answer and "<" not in thinking
+
+
+def test_a_top_k_beyond_the_vocabulary_and_every_kind_of_kv_group(tiny):
+    assert len(tiny.reply(ASK, top_k=1000, max_tokens=4).token_ids) == 4
+    with pytest.raises(PromptError, match="cannot be quantised"):
+        tiny.reply(ASK, kv_bits=8, kv_group_size=32)
+
+
+def test_a_rotating_cache_smaller_than_the_prompt_is_refused(tiny):
+    with pytest.raises(PromptError, match="max_kv_size"):
+        tiny.reply(ASK, max_kv_size=16)
+
+
+def test_presets_are_settings_and_the_penalty_sees_the_whole_stream(tiny):
+    for preset in PRESETS.values():
+        Settings(**preset)
+    assert PRESETS["mmar"]["repetition_penalty"] == 1.07
+    gate = ReplyWriter(tiny.tokenizer, 1, Settings(), True).gate
+    penalty, _ = processors(Settings(repetition_penalty=2.0), gate)
+    far_back = mx.array([7] + [9] * 500)
+    assert penalty(far_back, mx.ones((1, 512)))[0, 7].item() == 0.5
 
 
 @pytest.mark.parametrize("wrong", [
+    {"max_tokens": 3.5}, {"max_tokens": True}, {"max_tokens": None}, {"temperature": "hot"},
+    {"quantized_kv_start": -5}, {"kv_group_size": 16},
     {"max_tokens": 0}, {"temperature": -1}, {"top_p": 1.1}, {"kv_bits": 7}, {"thinking_budget": -1},
     {"kv_bits": 4, "max_kv_size": 64}, {"seed": -1},
 ])

@@ -113,6 +113,11 @@ def test_multiple_choice_uses_the_words_of_the_example():
     )
     with pytest.raises(PromptError, match="2 to 26"):
         multiple_choice("Q?", ["only"])
+    assert multiple_choice("", ["x", "y"]).startswith("Please choose")
+
+
+def test_a_plain_text_may_stand_for_the_parts_of_a_message():
+    assert Message("user", "hey").parts == ("hey",)
 
 
 def test_input_audio_is_decoded_with_or_without_a_data_uri():

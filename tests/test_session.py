@@ -68,6 +68,42 @@ def test_a_reply_can_be_taken_without_iterating(tiny):
     )
 
 
+def test_a_stream_that_was_left_goes_on_where_it_was(tiny):
+    whole = tiny.ask((tone(1.0), RATE), "What?", **GREEDY)
+    stream = tiny.stream(tiny.question((tone(1.0), RATE), "What?"), **GREEDY)
+    for _ in stream:
+        break
+    reply = stream.reply()
+    assert (reply.token_ids, reply.thinking, reply.answer) == (whole.token_ids, whole.thinking, whole.answer)
+    assert list(stream) == [] and stream.reply().token_ids == whole.token_ids
+
+
+def test_integers_and_half_floats_are_the_same_sound(tiny):
+    waveform = tone(1.0)[:, 0]
+    pcm = (waveform * 32767).astype(np.int16)
+    from_float = tiny.log_mel(pcm.astype(np.float32) / 32768)
+    assert mx.array_equal(tiny.log_mel(pcm), from_float)
+    assert tiny.encode_audio(mx.array(waveform).astype(mx.bfloat16)).shape == (13, 128)
+    for wrong in (np.full(16_000, np.nan), np.zeros(0), tone(31.0)[:, 0]):
+        with pytest.raises(AudioError):
+            tiny.log_mel(wrong)
+
+
+def test_choices_and_order_of_text_and_sound(tiny):
+    sound = (tone(1.0), np.int64(RATE))
+    with pytest.raises(PromptError, match="choices"):
+        tiny.question(sound, "Which?", choices="yes|no")
+    with pytest.raises(PromptError, match="choices"):
+        tiny.question(sound, "Which?", choices=["a", ""])
+    before, behind = (tiny.question(sound, "Q", text_first=first)[0].parts for first in (True, False))
+    assert before == behind[::-1] and before[0] == "Q"
+
+
+def test_text_that_is_not_utf8_is_one_line(tiny):
+    with pytest.raises(PromptError, match="UTF-8"):
+        tiny.ask((tone(1.0), RATE), "\udcff", **GREEDY)
+
+
 def test_openai_parts_and_ask_agree(tiny):
     import base64
 
@@ -113,9 +149,12 @@ def small_context(golden_dir, tmp_path) -> AudioR1:
 
 
 def test_what_does_not_fit_is_refused_with_the_seconds_that_do(small_context):
-    with pytest.raises(PromptError, match="at most 79 seconds fit"):  # 1000 tokens / 12.6 a second
-        small_context.ask((tone(200.0), RATE), "What?")
-    assert small_context.ask((tone(60.0), RATE), "What?", **GREEDY).usage.audio_tokens == 751
+    for sounds in ([200.0], [50.0, 50.0]):
+        with pytest.raises(PromptError, match="at most") as caught:
+            small_context.ask([(tone(s), RATE) for s in sounds], "What?")
+        fits = int(re.search(r"at most (\d+) seconds", str(caught.value))[1])
+        assert 60 <= fits < 80  # 1000 tokens at 12.6 a second, less the question and room for a reply
+        assert small_context.ask((tone(fits), RATE), "What?", **GREEDY).usage.audio_tokens > 700
 
 
 def test_max_tokens_never_leaves_the_context(small_context):

@@ -10,7 +10,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mlx_audio_r1 import load
-from mlx_audio_r1.errors import CheckpointError
+from mlx_audio_r1.errors import AudioR1Error, CheckpointError
 from mlx_audio_r1.models.key_map import AUDIO_PREFIXES
 from mlx_audio_r1.weights import load_model
 from tests.helpers import random_checkpoint
@@ -42,8 +42,29 @@ def test_convolutions_are_turned_and_nothing_else(golden_dir):
     assert mx.array_equal(model.audio_encoder.positional_embedding.weight, table)
 
 
-def test_the_head_is_tied_when_the_files_hold_none(copy):
-    rewrite(copy, 3, lambda t: t.pop("lm_head.weight"))
+def edit_text(folder, **values):
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"].update(values)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def edit_index(folder, change):
+    path = folder / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    change(index["weight_map"])
+    path.write_text(json.dumps(index))
+
+
+def drop_head(folder):
+    rewrite(folder, 3, lambda t: t.pop("lm_head.weight"))
+    edit_index(folder, lambda m: m.pop("lm_head.weight"))
+
+
+def test_the_head_is_tied_only_when_the_files_hold_none_and_the_config_says_so(copy):
+    drop_head(copy)
+    with pytest.raises(CheckpointError, match=r"lm_head\.weight is missing"):
+        load_model(copy)
+    edit_text(copy, tie_word_embeddings=True)
     assert load_model(copy).config.text.tie_word_embeddings is True
 
 
@@ -82,7 +103,25 @@ def test_a_quantised_folder_loads_and_the_audio_part_stays_whole(tmp_path):
 
 WRONG = {
     "a missing tensor": (lambda c: rewrite(c, 2, lambda t: t.pop("model.layers.0.mlp.up_proj.weight")),
-                         "up_proj.weight is missing"),
+                         "up_proj.weight is in the index and in no shard"),
+    "a tensor missing everywhere": (lambda c: (
+        rewrite(c, 2, lambda t: t.pop("model.layers.0.mlp.up_proj.weight")),
+        edit_index(c, lambda m: m.pop("model.layers.0.mlp.up_proj.weight"))), "up_proj.weight is missing"),
+    "a missing head": (drop_head, "lm_head.weight is missing"),
+    "an index that is a list": (lambda c: (c / "model.safetensors.index.json").write_text("[]"), "index"),
+    "an index of numbers": (lambda c: (c / "model.safetensors.index.json").write_text(
+        '{"weight_map": {"a": 1}}'), "index"),
+    "text_config a list": (lambda c: edit(c, text_config=[1]), "text_config"),
+    "eos a word": (lambda c: edit_text(c, eos_token_id="abc"), "eos_token_id"),
+    "quantization a word": (lambda c: edit(c, quantization="4bit"), "quantization"),
+    "unknown rope": (lambda c: edit_text(c, rope_scaling={"type": "foo"}), "cannot build"),
+    "rope without factor": (lambda c: edit_text(c, rope_scaling={"type": "linear"}), "cannot build"),
+    "rope a word": (lambda c: edit_text(c, rope_scaling="x"), "cannot build"),
+    "epsilon not finite": (lambda c: edit_text(c, rms_norm_eps=float("nan")), "rms_norm_eps"),
+    "theta zero": (lambda c: edit_text(c, rope_theta=0), "rope_theta"),
+    "nested too deep": (lambda c: (c / "config.json").write_text("[" * 200_000), "config.json"),
+    "a temperature in words": (lambda c: (c / "generation_config.json").write_text(
+        '{"temperature": "hot"}'), "temperature"),
     "an unknown tensor": (lambda c: rewrite(c, 2, lambda t: t.update({"vision.x": mx.zeros(1)})),
                           "vision.x"),
     "an unknown layer": (lambda c: rewrite(c, 2, lambda t: t.update({"model.layers.9.x": mx.zeros(1)})),
@@ -117,14 +156,14 @@ def edit(folder, **values):
 def test_a_wrong_folder_gives_one_line_that_names_it(copy, fault):
     breaks, words = WRONG[fault]
     breaks(copy)
-    with pytest.raises(CheckpointError, match=words) as caught:
+    with pytest.raises(AudioR1Error, match=words) as caught:
         load(copy)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["/no/such/folder", "./nowhere", "a/b/c"])
+@pytest.mark.parametrize("name", ["/no/such/folder", "./nowhere", "a/b/c", "x" * 300])
 def test_a_folder_that_is_not_there(name):
-    with pytest.raises(CheckpointError, match="no such folder"):
+    with pytest.raises(CheckpointError, match=r"no such folder|not a folder"):
         load(name)
 
 
