@@ -136,8 +136,9 @@ class Engine:
 
     @property
     def kv_nbytes(self) -> int:
-        """Bytes of keys and values the rows hold now; the estimate it is admitted by is never below."""
-        return self._generator.prompt_cache_nbytes
+        """Bytes of keys and values held now, by rows and by the prompt that is being read."""
+        reading = sum(request.nbytes for request in self._queue)
+        return self._generator.prompt_cache_nbytes + reading
 
     def submit(
         self,
@@ -176,7 +177,6 @@ class Engine:
             queued.unseated.remove(i)
             if not queued.unseated:
                 self._queue.remove(queued)
-                queued.rows = queued.reading = None
         return bool(uids or waiting)
 
     def __iter__(self) -> Iterator[Event]:
@@ -242,6 +242,7 @@ class Engine:
             samplers=[self._sampler(s, i) for i in samples],
             logits_processors=[[*processors(s, draft.writer.gate), *last] for draft in drafts],
         )
+        request.is_seated = True
         self._drafts |= {uid: (request, draft) for uid, draft in zip(uids, drafts, strict=True)}
 
     def _sampler(self, settings: Settings, sample: int) -> Sampler:
@@ -323,13 +324,13 @@ class Engine:
         quantised is exact while it is read.
         """
         counted = {request: rows.count(request) for request in rows}
-        single = [self._bytes(r, r.tokens) for r in rows if r.num_samples == 1]
+        single = [self._bytes(r, max(r.tokens, r.prompt_room)) for r in rows if r.num_samples == 1]
         several = sum(
-            self._bytes(r, len(r.ids)) + n * self._bytes(r, r.settings.max_tokens, before=len(r.ids))
+            self._bytes(r, r.prompt_room) + n * self._bytes(r, r.settings.max_tokens, before=len(r.ids))
             for r, n in counted.items() if r.num_samples > 1
         )
-        unread = [self._bytes(r, len(r.ids), EXACT) for r in counted if r.form.bits and not r.is_read]
-        return len(single) * max(single, default=0) + several + max(unread, default=0)
+        exact = [self._bytes(r, r.prompt_room, EXACT) for r in counted if r.form.bits and not r.is_read]
+        return len(single) * max(single, default=0) + several + max(exact, default=0)
 
     def _needed(self, request: Request, rows: int = 1) -> int:
         """Bytes with so many more rows of this request."""

@@ -17,7 +17,7 @@ from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from mlx_audio_r1.generate import Settings
 from mlx_audio_r1.models.kv_cache import RowCache
-from mlx_audio_r1.models.shared_prefix import EXACT, KVFormat, Segment
+from mlx_audio_r1.models.shared_prefix import EXACT, STEP, KVFormat, Segment
 from mlx_audio_r1.models.step_audio_r1 import Model
 from mlx_audio_r1.prompt_cache import Prefix
 
@@ -38,6 +38,7 @@ class Request:
     unseated: deque[int]  # samples that have no row yet
     started: float = 0.0
     is_read: bool = False
+    is_seated: bool = False  # some sample of it has a row
     reading: Reading | None = None  # while the prompt is read
     rows: list[RowCache] | None = None  # one a layer, from then until every sample has its row
 
@@ -45,6 +46,18 @@ class Request:
     def tokens(self) -> int:
         """The most tokens one reply's context will have."""
         return len(self.ids) + self.settings.max_tokens
+
+    @property
+    def prompt_room(self) -> int:
+        """Tokens the prompt takes room for; mlx-lm's cache, in which it is read, takes up to STEP more."""
+        return len(self.ids) + (0 if self.is_read else STEP)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of keys and values that no row of the batch holds yet."""
+        if self.reading:
+            return sum(c.nbytes for c in self.reading.cache)
+        return 0 if self.is_seated or self.rows is None else sum(row.nbytes for row in self.rows)
 
 
 class Reading:

@@ -5,6 +5,8 @@ are asked for only where the model's choice is clear: every reply compared has a
 best logits of at least MARGIN at every step, which `clear` checks.
 """
 
+from dataclasses import replace
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -314,6 +316,55 @@ def test_rows_wait_until_their_bytes_are_free_and_estimates_hold(r1, questions, 
             assert many.engine.kv_nbytes <= 2 * one and many.engine.running <= 4
     assert len(replies) == 9 and all(same(reply, alone[i]) for (i, _), reply in replies.items())
     assert most > one  # and more than one row was let in
+
+
+def sized(r1, length: int, max_tokens: int) -> tuple:
+    """The arguments of Engine.submit for a prompt of so many tokens."""
+    ids = np.random.RandomState(length).randint(5, 300, length).tolist()
+    embeddings = r1.model.embed(mx.array(ids), [], r1.tokenizer.audio_patch_id)
+    return ids, embeddings, Settings(max_tokens=max_tokens, temperature=0.0), False
+
+
+@pytest.mark.parametrize("kv", [{}, {**Q8, "quantized_kv_start": 0}], ids=["exact", "8 bit"])
+def test_the_estimate_covers_long_rows_beside_short_ones(r1, kv):
+    with Conversations(r1) as many:
+        for length, limit, n in (300, 6, 1), (20, 12, 1), (30, 12, 1), (290, 5, 2):
+            ids, embeddings, settings, open_ = sized(r1, length, limit)
+            many.engine.submit(ids, embeddings, replace(settings, **kv), open_, n)
+        requests = [request for request in many.engine._queue for _ in range(request.num_samples)]
+        estimate = many.engine.kv_bytes(requests)
+        most = 0
+        while many.engine.busy:
+            many.step()
+            most = max(most, many.engine.kv_nbytes)
+            if not many.engine.waiting:
+                rows = [request for request, _ in many.engine._drafts.values()]
+                assert many.engine.kv_nbytes <= many.engine.kv_bytes(rows)
+    # three rows side by side take three times the room of the longest, and the pair its prompt once; a
+    # prompt that will be quantised counts twice, since it is exact while it is read
+    assert estimate / (4 if kv else 2) < most <= estimate
+
+
+def test_a_prompt_is_not_read_before_its_bytes_are_free(r1):
+    with Conversations(r1, kv_limit=1_200_000) as many:  # each takes 512 tokens of 2,048 bytes at most
+        first = many.engine.submit(*sized(r1, 201, 8))
+        many.engine.submit(*sized(r1, 211, 8))
+        seen = []
+        while many.engine.busy:
+            events = many.step()
+            seen += [(event.request, many.engine.counts.prefilled) for event in events]
+    assert len(seen) > 4 and {read for request, read in seen if request == first} == {200}
+
+
+def test_a_seated_prompt_is_let_go(r1):
+    with Conversations(r1) as many:
+        many.engine.submit(*sized(r1, 500, 40))
+        before = mx.get_active_memory()
+        for _ in range(6):
+            many.step()
+        held = mx.get_active_memory() - before
+        # a second copy of the prompt would be another megabyte
+        assert many.engine.running and held < many.engine.kv_nbytes + 500_000
 
 
 def test_what_can_never_fit_is_refused_with_the_numbers(r1):

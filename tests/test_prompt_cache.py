@@ -100,6 +100,29 @@ def test_questions_about_one_sound_share_it_while_they_run(r1):
         assert many.engine.kv_nbytes == per_token * (PREFIX + 3 * 256)
 
 
+def test_a_kept_prefix_is_quantised_with_the_prompt_that_is_long_enough(r1):
+    question = r1.question(CLIP, "What is it?")
+    start = PREFIX + 5  # the prefix alone is kept exact, the prompt is not
+    options = {**GREEDY, **Q8, "quantized_kv_start": start}
+    expected = r1.reply(question, **options).token_ids
+    with Conversations(r1) as many:
+        many.submit(question, 2, **options)
+        events = []
+        while not events:
+            events = many.step()
+        prompt = len(r1.prompt_ids(question)) - 1
+        per_token = 4 * 2 * 2 * (32 + 2 * 4)  # layers, keys and values, kv heads, 32 bytes and two floats
+        assert many.engine.kv_nbytes == per_token * (prompt + 2 * 256)
+        tokens = [event.token for event in [*events, *many] if event.sample == 0]
+    assert tokens == expected
+
+
+def test_a_prompt_that_ends_with_a_sound_is_answered(r1, exact):
+    messages = [Message("assistant", (AudioPart(CLIP[0], 16_000),))]
+    assert r1.reply(messages, **GREEDY).token_ids == exact(messages).token_ids
+    assert work(r1, [messages])[1] == [exact(messages).token_ids]
+
+
 def test_other_sounds_orders_settings_and_models_are_not_mixed_up(r1, exact, checkpoint, monkeypatch):
     question = r1.question(CLIP, "What is it?")
     whole = len(r1.prompt_ids(question)) - 1
