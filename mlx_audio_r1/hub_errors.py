@@ -40,7 +40,8 @@ def hub_errors(repo: str, filename: str | None = None, revision: str | None = No
     try:
         yield
     except SafetensorsParsingError:
-        raise CheckpointError(f"{filename or 'a shard'}: not a safetensors file, or damaged, in {repo}") from None
+        what = filename or "a shard"
+        raise CheckpointError(f"{what}: not a safetensors file, or damaged, in {repo}") from None
     except REFUSALS as error:
         cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else None
         raise HubError(_explain(cause or error, repo, filename, revision)) from None
