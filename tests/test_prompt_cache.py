@@ -17,7 +17,7 @@ from mlx_audio_r1.session import audio_comes_first
 from tests.helpers import random_checkpoint
 from tests.test_batch import lively
 
-GREEDY = {"temperature": 0.0, "max_tokens": 10, "thinking_budget": 4}
+GREEDY = {"temperature": 0.0, "max_tokens": 24, "thinking_budget": 2}
 Q8 = {"kv_bits": 8, "kv_group_size": 32, "quantized_kv_start": 0}
 CLIP = ((0.3 * np.sin(np.arange(32_000) / 7)).astype(np.float32), 16_000)  # 2 s: 25 patches
 PREFIX = 1 + len("human\n") + 1 + 25 + 1  # <|BOT|>, the role, <audio_start>, patches, <audio_end>
@@ -76,7 +76,7 @@ def test_what_is_kept_changes_no_reply(r1, exact):
     assert [reply.token_ids for reply in answer_many(r1, questions, **GREEDY)] == expected
 
 
-@pytest.mark.parametrize("options", [{}, {"repetition_penalty": 1.4}, {"max_kv_size": 64}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"repetition_penalty": 1.4}, {"max_kv_size": 100}], ids=str)
 def test_single_replies_use_it_too(r1, exact, options):
     questions = [r1.question(CLIP, text) for text in ("What is it?", "Who?")]
     read = []
