@@ -30,7 +30,7 @@ from mlx_audio_r1.generate import (
     Timings,
     settings_from,
 )
-from mlx_audio_r1.hub import NANO_NAME, locate
+from mlx_audio_r1.hub import NANO, NANO_NAME, locate
 from mlx_audio_r1.mel import log_mel
 from mlx_audio_r1.models.step_audio_r1 import Model
 from mlx_audio_r1.prompt import (
@@ -422,6 +422,8 @@ def load(
     """
     folder = locate(path_or_repo)
     model = load_model(folder, lazy=lazy)
+    if folder == NANO and mx.default_device() == mx.cpu:
+        model.set_dtype(mx.float32)  # half precision is emulated there and takes twice the time
     tokenizer = Tokenizer.from_folder(folder, model.config.eos_token_ids)
     defaults = settings_from(_generation_config(folder))
     return AudioR1(model, tokenizer, str(path_or_repo or NANO_NAME), defaults, chunk_seconds)
