@@ -36,6 +36,7 @@ HELP = """\
 @click.option("--chunk-seconds", type=float, default=25.0, show_default=True,
               help="Longest piece the encoder gets, up to 29.98.")
 @click.option("-R", "--hide-thinking", is_flag=True, help="Do not show the reasoning.")
+@click.option("--force", is_flag=True, help="Go on where memory is too small (see audio-r1 plan).")
 @decoding_options
 def chat(audio: tuple[str, ...], system_prompt: str | None, **options: Any) -> None:
     """Talk about AUDIO, turn by turn; /help lists what else you can type.
@@ -61,6 +62,7 @@ def chat(audio: tuple[str, ...], system_prompt: str | None, **options: Any) -> N
 @contextmanager
 def _conversation(system_prompt: str | None, options: dict[str, Any]) -> Iterator[Talk]:
     from mlx_audio_r1.cli.model_choice import choose_model, notice_nano
+    from mlx_audio_r1.cli.room import reply_room
     from mlx_audio_r1.cli.startup import import_engine
 
     import_engine()
@@ -68,8 +70,11 @@ def _conversation(system_prompt: str | None, options: dict[str, Any]) -> Iterato
     from mlx_audio_r1.serve.rows import Batch
     from mlx_audio_r1.session import load
 
-    own = {name: options.pop(name) for name in ("model", "chunk_seconds", "hide_thinking", "prefill_response")}
+    own = {name: options.pop(name) for name in
+           ("model", "chunk_seconds", "hide_thinking", "prefill_response", "force")}
     name = choose_model(own["model"])
+    if not own["force"]:
+        reply_room(name, [], "", settings_given(options))
     r1 = load(name, chunk_seconds=own["chunk_seconds"])
     r1.prompt_cache = PromptCache(fingerprint(name))
     notice_nano(r1.config.raw)

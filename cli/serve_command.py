@@ -61,6 +61,7 @@ def _limits(command: Any) -> Any:
 @click.option("--inline-reasoning", is_flag=True, help="Leave the reasoning in the content, up to </think>.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info",
               show_default=True, help="What to log on stderr.")
+@click.option("--force", is_flag=True, help="Go on where memory is too small (see audio-r1 plan).")
 @_limits
 def serve(host: str, port: int, **options: Any) -> None:
     """Serve a model over OpenAI's API: chat with sounds, transcriptions, models.
@@ -86,6 +87,7 @@ def serve(host: str, port: int, **options: Any) -> None:
 
 def _start(bound: Any, options: dict[str, Any]) -> None:
     from mlx_audio_r1.cli.model_choice import choose_model, notice_nano
+    from mlx_audio_r1.cli.room import reply_room
     from mlx_audio_r1.cli.startup import import_engine
 
     import_engine()
@@ -103,8 +105,12 @@ def _start(bound: Any, options: dict[str, Any]) -> None:
     given = {name: int(options[name]) if name in ("kv_bits", "kv_group_size") else options[name]
              for name in SETTINGS if options[name] is not None}
 
+    model = choose_model(options["model"])
+    if not options["force"]:
+        reply_room(model, [], "", given)
+
     def load_model() -> Any:
-        r1 = load(choose_model(options["model"]))
+        r1 = load(model)
         r1.defaults = replace(r1.defaults, **given)
         notice_nano(r1.config.raw)
         return r1

@@ -139,6 +139,15 @@ def test_ask_refuses_what_does_not_fit_before_loading_it(huge, clip):
     assert forced.returncode == 1 and b"model.safetensors" in forced.stderr  # went on to load it
 
 
+@pytest.mark.parametrize("command", [["serve", "--port", "0"], ["chat"]])
+def test_serve_and_chat_refuse_it_too(huge, command):
+    done = run(*command, "--model", str(huge))
+    line = done.stderr.decode().strip()
+    assert done.returncode == 1 and line.startswith("Error: one reply of") and "--force" in line
+    forced = run(*command, "--model", str(huge), "--force")
+    assert forced.returncode == 1 and b"model.safetensors" in forced.stderr
+
+
 def test_ask_refuses_before_fetching_weights(hub, tmp_path, clip):
     done = run("ask", clip, "--model", "someone/huge", env=hub.environment(tmp_path / "home"))
     assert done.returncode == 1 and b"needs" in done.stderr
