@@ -15,7 +15,7 @@ endif
 .PHONY: demo test test-torch test-long lint nano clean
 
 demo: $(VENV)/installed
-	$(BIN)/audio-r1 ask $(CLIP) -p "What kind of sound is it?"
+	$(BIN)/audio-r1 ask $(CLIP) -p "Name all sounds in order."
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest

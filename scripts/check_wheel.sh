@@ -14,4 +14,4 @@ trap 'rm -rf "$work"' EXIT
 cp "$root/mlx_audio_r1/nano/sample.wav" "$work/clip.wav"
 cd "$work"
 user/bin/audio-r1 --version
-user/bin/audio-r1 ask clip.wav -p "What kind of sound is it?" --json
+user/bin/audio-r1 ask clip.wav -p "Name all sounds in order." --json
