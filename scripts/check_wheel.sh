@@ -8,7 +8,7 @@ trap 'rm -rf "$work"' EXIT
 
 "$python" -m venv "$work/build"
 "$work/build/bin/python" -m pip install --quiet --disable-pip-version-check build
-"$work/build/bin/python" -m build --wheel --outdir "$work/dist" "$root" >/dev/null
+"$work/build/bin/python" -P -m build --wheel --outdir "$work/dist" "$root" >/dev/null
 "$python" -m venv "$work/user"
 "$work/user/bin/python" -m pip install --quiet --disable-pip-version-check "$work"/dist/*.whl
 cp "$root/mlx_audio_r1/nano/sample.wav" "$work/clip.wav"

@@ -16,7 +16,7 @@ SAMPLE = ROOT / "mlx_audio_r1" / "nano" / "sample.wav"
 def wheel(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("wheel")
     subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--outdir", str(out), str(ROOT)],
+        [sys.executable, "-P", "-m", "build", "--wheel", "--outdir", str(out), str(ROOT)],
         check=True, capture_output=True,
     )
     [built] = out.glob("*.whl")
