@@ -47,7 +47,7 @@ LISTEN_ROUNDS = (  # stage A: each round starts from where the one before ended;
     Round(OptimConfig(steps=320, matrix_rate=0.012, other_rate=2e-3, warmup=15, hold=0.25)),
     Round(OptimConfig(steps=260, matrix_rate=0.015, other_rate=2e-3, warmup=10, hold=0.25), tones=True),
 )
-REASON = OptimConfig(steps=1340)
+REASON = OptimConfig(steps=1240)
 CHECK_PER_TASK = 5  # items of the small table in the log
 AUDIO = {
     "n_mels": 128,
