@@ -1,7 +1,7 @@
 """On Linux, put an OpenBLAS in front of MLX's own.
 
-MLX's CPU back end calls `cblas_*` through the dynamic linker; the BLAS in its Linux wheel is about
-40 times slower than OpenBLAS. A library loaded with global symbols *before* `mlx.core` wins. Nothing
+MLX's CPU back end calls `cblas_*` through the dynamic linker; the BLAS in its Linux wheel is many
+times slower than OpenBLAS (benchmarks/blas.py). A library loaded with global symbols *before* `mlx.core` wins. Nothing
 happens on macOS, and nothing is said when none is found: `audio-r1 info` gives the hint.
 """
 

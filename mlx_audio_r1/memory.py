@@ -210,4 +210,4 @@ def usable_bytes() -> int:
 def _blas() -> str:
     if platform.system() != "Linux":
         return "Accelerate"
-    return blas.loaded or "MLX's own, about 40 times slower: apt install libopenblas0-pthread"
+    return blas.loaded or "MLX's own, many times slower: apt install libopenblas0-pthread"

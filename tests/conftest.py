@@ -7,7 +7,7 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "0")
 os.environ.pop("AUDIO_R1_MODEL", None)
 
-from mlx_audio_r1 import blas  # its OpenBLAS must come before MLX: about 40 times faster
+from mlx_audio_r1 import blas  # its OpenBLAS must come before MLX: many times faster
 
 # isort: split
 import mlx.core as mx
