@@ -1,8 +1,8 @@
 """On Linux, put an OpenBLAS in front of MLX's own.
 
-MLX's CPU back end calls `cblas_*` through the dynamic linker; the BLAS in its Linux wheel is many
-times slower than OpenBLAS (benchmarks/blas.py). A library loaded with global symbols *before* `mlx.core` wins. Nothing
-happens on macOS, and nothing is said when none is found: `audio-r1 info` gives the hint.
+MLX's CPU back end calls `cblas_*` through the dynamic linker; the BLAS in its Linux wheel is many times
+slower than OpenBLAS (benchmarks/blas.py). A library loaded with global symbols *before* `mlx.core` wins.
+Nothing happens on macOS, and nothing is said when none is found: `audio-r1 info` gives the hint.
 """
 
 from __future__ import annotations
