@@ -191,13 +191,17 @@ def main() -> None:
     parser.add_argument("--per-task", type=int, default=24, help="items of every task")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other clips")
     parser.add_argument("--held-out-words", action="store_true", help="ask in words no training question has")
+    parser.add_argument("--kind", choices=("free", "options"), help="only these questions")
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, help="folder")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     model = load_model(given.checkpoint)
     model.set_dtype(mx.float32)
     prompts = Prompts(Tokenizer.from_folder(given.checkpoint))
-    rows = measure(model, prompts, draw_items(given.per_task, given.seed, given.held_out_words))
+    items = draw_items(given.per_task, given.seed, given.held_out_words)
+    if given.kind:
+        items = [item for item in items if bool(item.question.options) == (given.kind == "options")]
+    rows = measure(model, prompts, items)
     print(json.dumps([vars(r) for r in rows], indent=1) if given.json else markdown(rows))
 
 

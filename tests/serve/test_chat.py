@@ -13,6 +13,7 @@ import soundfile
 from mlx_audio_r1.serve.chat_request import FIELDS, parse_chat
 from mlx_audio_r1.serve.media import MediaLimits
 from tests.serve.conftest import GREEDY, input_audio, load_tiny, wav
+from tests.serve.test_safety import gauge, wait_until
 
 QUESTION = {"type": "text", "text": "What?"}
 URL = "/v1/chat/completions"
@@ -111,19 +112,21 @@ def test_an_earlier_reply_can_be_sent_back(client):
     assert again.usage.prompt_tokens > reply.usage.prompt_tokens
 
 
-def test_the_async_client_cancels_what_it_leaves(served):
+def test_the_async_client_cancels_what_it_leaves(endless):
     import asyncio
 
     async def leave():
-        async with openai.AsyncOpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0) as client:
+        async with openai.AsyncOpenAI(base_url=f"{endless.url}/v1", api_key="none", max_retries=0) as client:
             stream = await client.chat.completions.create(
-                model="x", messages=[{"role": "user", "content": "tell me"}], max_tokens=400, stream=True
+                model="x", messages=[{"role": "user", "content": "tell me"}], max_tokens=20_000, stream=True
             )
             async for _ in stream:
                 break
             await stream.close()
 
+    before = gauge(endless, "cancelled_total")
     asyncio.run(leave())
+    wait_until(lambda: gauge(endless, "cancelled_total") == before + 1 and gauge(endless, "rows") == 0)
 
 
 # StepFun's client
