@@ -28,8 +28,9 @@ from mlx_audio_r1.convert.quantise import pieces
 from mlx_audio_r1.convert.recipe import Recipe
 from mlx_audio_r1.convert.source import Source, open_source
 from mlx_audio_r1.convert.work import Work
-from mlx_audio_r1.convert.writer import ShardWriter, disk_errors, write_file
+from mlx_audio_r1.convert.writer import ShardWriter
 from mlx_audio_r1.errors import CheckpointError
+from mlx_audio_r1.files import disk_errors, write_file
 
 NOTE_EVERY = 256 << 20  # bytes written between two notes of the progress
 FORMAT = 1  # raise it when the same plan gives other bytes

@@ -19,8 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mlx_audio_r1.convert.writer import disk_errors, write_file
 from mlx_audio_r1.errors import CheckpointError, DiskError
+from mlx_audio_r1.files import disk_errors, write_file
 
 
 class Work:

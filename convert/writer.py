@@ -6,23 +6,18 @@ and never larger than it will be, so a killed run leaves a prefix of the finishe
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import struct
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlx_audio_r1.errors import CheckpointError, DiskError
+from mlx_audio_r1.errors import CheckpointError
+from mlx_audio_r1.files import disk_errors
 
 if TYPE_CHECKING:
     from mlx_audio_r1.convert.plan import Output
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
-
 
 class ShardWriter:
     """Append-only safetensors file. `resume` counts the outputs that are durably written already."""
@@ -89,30 +84,3 @@ def encode_header(outputs: Sequence[Output]) -> bytes:
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text
-
-
-def write_file(path: Path, text: str) -> None:
-    """Write a small file so that after a crash it holds either the old text or the new."""
-    aside = path.with_name(path.name + ".new")
-    with disk_errors(path):
-        with open(aside, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-
-
-@contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn the system's complaints about `path` into one DiskError."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in FULL:
-            raise DiskError(
-                f"{path}: the disk is full; make room and run the same command again, "
-                "it goes on where it stopped"
-            ) from None
-        if error.errno in FORBIDDEN:
-            raise DiskError(f"{path}: no right to write here") from None
-        raise DiskError(f"{path}: cannot be written ({error.strerror or error})") from None
