@@ -64,7 +64,7 @@ def write_arrays(path: Path, arrays: Mapping[str, mx.array], metadata: Mapping[s
     import mlx.core as mx
 
     with written_aside(path) as file:
-        mx.save_safetensors(file, dict(arrays), {"format": "mlx", **(metadata or {})})
+        mx.save_safetensors(file, dict(sorted(arrays.items())), {"format": "mlx", **(metadata or {})})
 
 
 def sync_folder(path: Path) -> None:
