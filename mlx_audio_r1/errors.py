@@ -10,6 +10,7 @@
     ├── PlanError         more memory, or a longer context, than there is
     ├── JobError          a list of recordings, or an output of theirs, that cannot be used
     └── TrainingError     a training run that cannot start or go on
+        └── DataError     a row, or a file of rows, that cannot be learnt from
 
 A message is one line: what went wrong, where, and the next step.
 """
@@ -53,3 +54,7 @@ class PlanError(AudioR1Error):
 
 class TrainingError(AudioR1Error):
     """A training run that cannot start or cannot go on."""
+
+
+class DataError(TrainingError):
+    """A row, or a file of rows, that cannot be learnt from; it begins with file:line."""

@@ -91,7 +91,7 @@ def cost(heard: Clip | Broken) -> float:
 
 
 def _whole(item: Item, cutting: Cutting) -> Iterator[Clip]:
-    with _damage_noted() as notes:
+    with damage_noted() as notes:
         chunks = list(_chunks(item, cutting, cutting.piece))
     recording = Recording(item, chunks[-1].end, 0.0, 1, tuple(notes))
     pieces = tuple((round(c.start, 3), round(c.end, 3)) for c in chunks)
@@ -100,7 +100,7 @@ def _whole(item: Item, cutting: Cutting) -> Iterator[Clip]:
 
 def _windows(item: Item, cutting: Cutting) -> Iterator[Clip]:
     ends: list[float] = []
-    with _damage_noted() as notes:
+    with damage_noted() as notes:
         scape = soundscape(levels(c.waveform for c in _chunks(item, cutting, CHUNK_SECONDS, ends.append)))
     windows = plan(scape, cutting.window or ends[-1], cutting.piece, cutting.overlap)
     skipped = scape.silent_frames / FRAMES_PER_SECOND
@@ -108,7 +108,7 @@ def _windows(item: Item, cutting: Cutting) -> Iterator[Clip]:
         yield Clip(Recording(item, ends[-1], ends[-1], 0, (*notes, ALL_SILENCE)), 0, (), ())
         return
     recording = Recording(item, ends[-1], skipped, len(windows), tuple(notes))
-    with _damage_noted():
+    with damage_noted():
         blocks = (c.waveform for c in _chunks(item, cutting, CHUNK_SECONDS))
         for index, (window, waveforms) in enumerate(zip(windows, cut_out(blocks, windows), strict=True)):
             yield _clip(recording, index, window, waveforms)
@@ -136,7 +136,7 @@ def _chunks(
 
 
 @contextmanager
-def _damage_noted() -> Iterator[list[str]]:
+def damage_noted() -> Iterator[list[str]]:
     """Collects what the decoder warns of in this thread, in place of printing it."""
     notes: list[str] = []
     handler = _Notes(notes, threading.get_ident())

@@ -37,15 +37,20 @@ class Model(nn.Module):
         A chunk is always encoded alone: in the official server's padded batches the features of a
         short chunk depend on its neighbours, here they never do.
         """
-        frames = log_mel.shape[0]
+        rows = self.audio_adaptor(self.audio_features(log_mel)[None])[0]
+        if self.config.length_convention == "hf":
+            return rows[: ((log_mel.shape[0] - 1) // 2 // 2 - 1) // 2 + 1]
+        return rows
+
+    def audio_features(self, log_mel: mx.array) -> mx.array:
+        """What the adaptor reads of one chunk: (T, n_mels) -> (((T + 1) // 2) // 2, n_audio_state)."""
         x = log_mel.astype(self.audio_encoder.conv1.weight.dtype)[None]
+        mask = None
         if self.config.length_convention == "hf":
             # The length there is T - 2, which hides the last frame after conv2 from attention.
-            conv_frames = (frames + 1) // 2
+            conv_frames = (log_mel.shape[0] + 1) // 2
             mask = mx.arange(conv_frames) < conv_frames - 1
-            rows = self.audio_adaptor(self.audio_encoder(x, mask))[0]
-            return rows[: ((frames - 1) // 2 // 2 - 1) // 2 + 1]
-        return self.audio_adaptor(self.audio_encoder(x))[0]
+        return self.audio_encoder(x, mask)[0]
 
     def embed(self, ids: mx.array, features: Sequence[mx.array], patch_id: int) -> mx.array:
         """(L,) ids and the features of the prompt's chunks in order -> (L, hidden_size).
