@@ -1,0 +1,169 @@
+"""Line plots as SVG inside the page, drawn by matplotlib.
+
+The surprise: colours are drawn as stand-ins and then replaced by the page's own names for them, so one
+drawing serves light, dark and paper. Without matplotlib there are no plots, and `missing` says so.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import math
+import re
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mlx_audio_r1.report.page import Html, escape
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MISSING = "Plots need matplotlib: pip install 'mlx-audio-r1[report]', then make the report again."
+STAND_INS = {"#010101": "ink", "#020202": "quiet", "#030303": "grid", "#040404": "warn", "#050505": "one",
+             "#060606": "two", "#070707": "three"}  # fmt: skip
+INK, QUIET, GRID, WARN, *SERIES = STAND_INS
+STYLES = ("-", "--", ":")  # beside the colours, for paper without any
+FEW = 40  # values up to which each is marked; beyond, medians of neighbours are drawn over them
+AXES = ("linear", "log", "zero")  # log: where the range is wide; zero: begins there
+LOG_RANGE = 30  # times the least value, from which `log` is logarithmic
+NOISE = 0.005
+SIZE = (6.2, 2.7)  # inches
+
+
+@dataclass(frozen=True)
+class Line:
+    """Values over steps; those that are not finite leave a gap and are marked."""
+
+    name: str
+    steps: Sequence[float]
+    values: Sequence[float]
+
+    @property
+    def finite(self) -> list[tuple[float, float]]:
+        return [(s, v) for s, v in zip(self.steps, self.values, strict=True) if math.isfinite(v)]
+
+
+def missing() -> str | None:
+    """What to install, when plots cannot be drawn."""
+    return None if importlib.util.find_spec("matplotlib") else MISSING
+
+
+def line_plot(lines: Sequence[Line], label: str, axis: str = "linear") -> Html:
+    """Lines over steps. `label` is read to those who cannot see it; `axis` is a key of AXES."""
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_settings()):
+        figure = Figure(figsize=SIZE, layout="constrained")
+        FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        for line, colour, style in zip(lines, SERIES, STYLES, strict=False):
+            _draw(axes, line, colour, style)
+        _steps(axes, lines)
+        _values(axes, [v for line in lines for _, v in line.finite], axis)
+        if len(lines) > 1:
+            axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, frameon=False, ncols=3)
+        file = io.StringIO()
+        unsaid = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(file, format="svg", transparent=True, metadata=unsaid)
+    return Html(_inline(file.getvalue(), label))
+
+
+def _draw(axes: Axes, line: Line, colour: str, style: str) -> None:
+    """Each value marked where there are few; medians over a faint line where there are many and noisy ones."""
+    import numpy as np
+
+    values = np.array([v if math.isfinite(v) else np.nan for v in line.values], float)
+    look = {"color": colour, "linestyle": style, "linewidth": 1.7, "label": line.name.replace("$", r"\$")}
+    if len(values) <= FEW:
+        axes.plot(line.steps, values, marker="o", markersize=3, **look)
+    elif _noisy(values, medians := _medians(values)):
+        axes.plot(line.steps, values, color=colour, linewidth=0.8, alpha=0.35)
+        axes.plot(line.steps, medians, **look)
+    else:
+        axes.plot(line.steps, values, **look)
+    for step in [s for s, v in zip(line.steps, line.values, strict=True) if not math.isfinite(v)][:FEW]:
+        axes.axvline(step, color=WARN, linewidth=0.8, linestyle=":")
+
+
+def _noisy(values: Any, medians: Any) -> bool:
+    """Do half of the values lie further from their neighbours' median than NOISE of the range?"""
+    import numpy as np
+
+    known = np.isfinite(values)
+    if not known.any():
+        return False
+    return bool(np.median(np.abs(values - medians)[known]) > NOISE * np.ptp(values[known]))
+
+
+def _medians(values: Any) -> Any:
+    """Medians over a twenty-fifth of the values, around each; NaN where the value is."""
+    import numpy as np
+
+    half = max(1, len(values) // 50)
+    padded = np.pad(values, half, constant_values=np.nan)
+    medians = np.full(len(values), np.nan)
+    known = np.isfinite(values)
+    medians[known] = np.nanmedian(np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1)[known], axis=1)
+    return medians
+
+
+def _steps(axes: Axes, lines: Sequence[Line]) -> None:
+    """From the start of the run on, so that all plots of a run can be compared."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    last = max((s for line in lines for s in line.steps), default=0)
+    axes.set_xlim(-0.02 * last, 1.02 * last or 1)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 2.5, 5, 10]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
+    axes.set_xlabel("step")
+
+
+def _values(axes: Axes, values: Sequence[float], axis: str) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
+    if not values:
+        axes.set_yticks([])
+        axes.text(0.5, 0.5, "no finite value", transform=axes.transAxes, ha="center", va="center")
+        return
+    if axis == "log" and min(values) > 0 and max(values) > LOG_RANGE * min(values):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.set_ylabel("logarithmic")
+    elif axis == "zero" and min(values) >= 0:
+        axes.set_ylim(0, 1.08 * max(values) or 1)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: tick(v)))
+
+
+def tick(value: float) -> str:
+    """0.0001 -> 1e-4, 12000 -> 12,000."""
+    if value and (abs(value) < 1e-3 or abs(value) >= 1e6):
+        mantissa, exponent = f"{value:.3g}".split("e") if "e" in f"{value:.3g}" else f"{value:.2e}".split("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
+    return f"{value:,.6g}"
+
+
+def _settings() -> dict[str, Any]:
+    coloured = {name: INK for name in ("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor")}
+    return {
+        **coloured, "axes.edgecolor": QUIET, "xtick.color": QUIET, "ytick.color": QUIET, "font.size": 9,
+        "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none", "svg.hashsalt": "report",
+        "path.simplify": True, "path.simplify_threshold": 0.3,
+    }  # fmt: skip
+
+
+def _inline(svg: str, label: str) -> str:
+    """An SVG file as an element of a page: the page's colours and font, ids of its own."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"| width="[^"]*pt"| height="[^"]*pt"', "", svg)
+    svg = re.sub("#0[1-7]0[1-7]0[1-7]", lambda match: f"var(--{STAND_INS[match[0]]})", svg)
+    svg = re.sub(r"font-family: [^;\"]*", "font-family: var(--font)", svg)
+    own = f"p{zlib.crc32((label + svg).encode()):x}-"
+    svg = re.sub(r'( id="|url\(#|xlink:href="#)', rf"\g<1>{own}", svg)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1)

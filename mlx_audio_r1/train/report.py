@@ -1,0 +1,255 @@
+"""report.html of a run: what was learnt, at what cost, and what the model says before and after.
+
+Made from the files of the run alone (metrics.jsonl, train_config.json, samples.jsonl), so it can be
+made at any moment: before the first row, while the run goes on, after it died.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from mlx_audio_r1 import __version__
+from mlx_audio_r1.errors import TrainingError
+from mlx_audio_r1.files import write_file
+from mlx_audio_r1.report import page, plots
+from mlx_audio_r1.report.page import Html, Section
+from mlx_audio_r1.report.plots import Line
+from mlx_audio_r1.report.samples import Reply, Sample, samples
+from mlx_audio_r1.train import metrics
+from mlx_audio_r1.train.config import TrainConfig
+
+CONFIG, SAMPLES, REPORT = "train_config.json", "samples.jsonl", "report.html"
+PLOTS = (  # caption, keys of metrics.jsonl, axis
+    ("Loss", ("loss", "val_loss"), "log"),
+    ("Learning rate", ("learning_rate",), "zero"),
+    ("Tokens a second", ("tokens_per_second",), "zero"),
+    ("Peak memory, GB", ("peak_memory_gb",), "zero"),
+    ("Norm of the gradient before clipping", ("norm",), "log"),
+)
+NOT_PLOTTED = {"step", "tokens", "seconds"}
+NAMES = {"loss": "training loss", "val_loss": "validation loss"}
+RISE = 1.02  # times the least validation loss: from there a report says that the run went past it
+SHOWN_STEPS = 8  # steps that a warning lists
+
+Row = Mapping[str, Any]
+
+
+def write_report(folder: Path | str) -> Path:
+    """Make `folder`/report.html and tell where it is. Raises TrainingError when there is no run."""
+    folder = Path(folder)
+    if not any((folder / name).is_file() for name in (CONFIG, metrics.FILE)):
+        raise TrainingError(f"{folder}: no {metrics.FILE} and no {CONFIG}; give the folder of a training run")
+    config = _config(folder / CONFIG)
+    rows = [row for row in metrics.read(folder) if isinstance(row, dict) and _number(row.get("step"))]
+    sections = [
+        Section("Outcome", _outcome(config, rows)),
+        Section("Over the run", _plots(rows)),
+        Section("The same clips before and after", samples(_samples(folder))),
+        *_facts(config),
+        Section("Settings", _settings(config)),
+    ]
+    title = f"Training report: {folder.resolve().name}"
+    text = page.page(title, _subtitle(config, rows), sections, f"mlx-audio-r1 {__version__}, {folder}")
+    write_file(folder / REPORT, text)
+    return folder / REPORT
+
+
+# ---- outcome
+
+
+def _subtitle(config: Row, rows: Sequence[Row]) -> str:
+    """What was trained, and how far it is."""
+    step, steps = max((row["step"] for row in rows), default=0), config.get("iters")
+    far = f"step {step:,} of {steps:,}" if _number(steps) else f"step {step:,}"
+    what = [config.get("train_mode"), config.get("fine_tune_type"), config.get("model") or "the default model"]
+    return ", ".join([*(str(word) for word in what if word), far])
+
+
+def _outcome(config: Row, rows: Sequence[Row]) -> list[Html]:
+    if not rows:
+        return [page.note("No step has been reported yet.")]
+    train, val = series(rows, "loss"), series(rows, "val_loss")
+    speeds, tokens = [v for _, v in series(rows, "tokens_per_second").finite], series(rows, "tokens").finite
+    measured = [key for key in _extras(rows) if key.startswith(("val_", "test_"))]
+    tiles = {
+        "steps": f"{max(row['step'] for row in rows):,}",
+        "training loss": _from_to(train),
+        "validation loss": _from_to(val),
+        **{_name(key): _from_to(series(rows, key)) for key in measured},
+        "tokens learnt from": f"{sum(v for _, v in tokens):,.0f}" if tokens else None,
+        "tokens a second, median": sorted(speeds)[len(speeds) // 2] if speeds else None,
+        "peak memory": _unit(max((v for _, v in series(rows, "peak_memory_gb").finite), default=None), "GB"),
+        "time": duration(max((v for _, v in series(rows, "seconds").finite), default=None)),
+    }
+    told = {name: value for name, value in tiles.items() if value is not None}
+    return [page.tiles(told), *(page.note(line, warning=True) for line in _warnings(rows, val))]
+
+
+def _warnings(rows: Sequence[Row], val: Line) -> Iterable[str]:
+    """What somebody who reads the plots in haste would miss."""
+    odd = sorted({row["step"] for row in rows if not all(map(math.isfinite, filter(_number, row.values())))})
+    if odd:
+        listed = ", ".join(f"{step:,}" for step in odd[:SHOWN_STEPS]) + ", ..." * (len(odd) > SHOWN_STEPS)
+        yield f"Not a number at step {listed}: lower the learning rate or look at the rows of the data there."
+    if val.finite:
+        step, least = min(val.finite, key=lambda pair: pair[1])
+        last = val.finite[-1][1]
+        if last > RISE * least > 0:
+            rose = f"The validation loss was least, {least:.4g}, at step {step:,} and is {last:.4g} at the end"
+            yield f"{rose}: train for fewer steps, or on more data."
+
+
+def _from_to(line: Line) -> str | None:
+    """First and last value."""
+    if not line.values:
+        return None
+    first, last = line.values[0], line.values[-1]
+    return f"{first:.4g}" if len(line.values) == 1 else f"{first:.4g} → {last:.4g}"
+
+
+def duration(seconds: float | None) -> str | None:
+    """3725 -> 1 h 2 min."""
+    if seconds is None:
+        return None
+    whole = round(seconds)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    if hours:
+        return f"{hours:,} h {minutes} min"
+    return f"{minutes} min {whole % 60} s" if minutes else f"{seconds:.1f} s"
+
+
+def _unit(value: float | None, unit: str) -> str | None:
+    return None if value is None else f"{value:.3g} {unit}"
+
+
+# ---- plots
+
+
+def _plots(rows: Sequence[Row]) -> list[Html]:
+    if not rows:
+        return []
+    lacking = plots.missing()
+    if lacking:
+        return [page.note(lacking)]
+    known = {key for _, keys, _ in PLOTS for key in keys}
+    extras = [key for key in _extras(rows) if key not in known and not key.startswith("test_")]
+    pairs = dict.fromkeys(key.removeprefix("val_") for key in extras)
+    wanted = [*PLOTS, *((_name(key).capitalize(), (key, f"val_{key}"), "linear") for key in pairs)]
+    drawn = []
+    for caption, keys, axis in wanted:
+        lines = [line for key in keys if (line := series(rows, key)).values]
+        if lines:
+            drawn.append((caption, plots.line_plot(lines, _read_aloud(caption, lines), axis)))
+    return [page.plots(drawn)]
+
+
+def _read_aloud(caption: str, lines: Sequence[Line]) -> str:
+    said = (f"{line.name} from {line.values[0]:.4g} to {line.values[-1]:.4g}" for line in lines)
+    return f"{caption} over steps: {'; '.join(said)}"
+
+
+def series(rows: Sequence[Row], key: str) -> Line:
+    """The values of a key over steps."""
+    pairs = [(row["step"], float(row[key])) for row in rows if _number(row.get(key))]
+    return Line(_name(key), [s for s, _ in pairs], [v for _, v in pairs])
+
+
+def _extras(rows: Sequence[Row]) -> list[str]:
+    """Keys with numbers, in the order they came."""
+    return list(dict.fromkeys(k for row in rows for k, v in row.items() if _number(v) and k not in NOT_PLOTTED))
+
+
+def _name(key: str) -> str:
+    words = key.replace("val_", "validation ", 1) if key.startswith("val_") else key
+    return NAMES.get(key, words.replace("_", " "))
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+# ---- samples
+
+
+def _samples(folder: Path) -> list[Sample]:
+    """First and last replies of each question, in the order they were asked."""
+    asked: dict[tuple[str, str], list[Row]] = {}
+    for row in _lines(folder / SAMPLES):
+        asked.setdefault((_text(row.get("where")), _text(row.get("prompt"))), []).append(row)
+    return [_sample(folder, where, prompt, replies) for (where, prompt), replies in asked.items()]
+
+
+def _sample(folder: Path, where: str, prompt: str, rows: Sequence[Row]) -> Sample:
+    rows = sorted(rows, key=lambda row: row["step"] if _number(row.get("step")) else 0)
+    ends = rows if len(rows) == 1 else [rows[0], rows[-1]]
+    replies = [Reply(_when(row.get("step")), _text(row.get("think")), _text(row.get("answer"))) for row in ends]
+    audio = ends[0].get("audio") or []
+    paths = [Path(_text(name)) for name in (audio if isinstance(audio, list) else [audio])]
+    sounds = [path if path.exists() or not (folder / path).exists() else folder / path for path in paths]
+    return Sample(where, sounds, prompt, _text(ends[0].get("expected")), replies)
+
+
+def _when(step: Any) -> str:
+    return f"after {step:,} steps" if _number(step) and step else "before training"
+
+
+def _lines(path: Path) -> list[Row]:
+    """The objects of a JSONL file; what a kill tore is left out."""
+    if not path.is_file():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        rows += [row] if isinstance(row, dict) else []
+    return rows
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+# ---- settings and data
+
+
+def _config(path: Path) -> Row:
+    """The resolved settings; none where the file is missing. Raises TrainingError."""
+    if not path.is_file():
+        return {}
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise TrainingError(f"{path}: not JSON ({error}); the run would write it anew") from None
+    return config if isinstance(config, dict) else {}
+
+
+def _is_fact(name: str, value: Any) -> bool:
+    """Facts are the mappings that are no setting: `data` is a path in TrainConfig."""
+    mappings = {f.name for f in fields(TrainConfig) if "dict" in str(f.type)}
+    return isinstance(value, Mapping) and name not in mappings
+
+
+def _facts(config: Row) -> list[Section]:
+    found = ((name, value) for name, value in config.items() if _is_fact(name, value) and value)
+    return [Section(name.replace("_", " ").capitalize(), [_table(value)]) for name, value in found]
+
+
+def _table(facts: Row) -> Html:
+    """Mappings side by side where all are (a split a row), else names and values."""
+    if not all(isinstance(value, Mapping) for value in facts.values()):
+        return page.facts({name.replace("_", " "): value for name, value in facts.items()})
+    columns = list(dict.fromkeys(key for value in facts.values() for key in value))
+    rows = [[name, *(value.get(key) for key in columns)] for name, value in facts.items()]
+    return page.grid(["", *(column.replace("_", " ") for column in columns)], rows)
+
+
+def _settings(config: Row) -> list[Html]:
+    told = {name: value for name, value in config.items() if not _is_fact(name, value)}
+    return [page.facts(told)] if told else []
