@@ -15,6 +15,7 @@ COMMANDS = {  # name -> module, in the order in which help lists them
     "serve": "serve_command",
     "batch": "batch_command",
     "transcribe": "transcribe",
+    "data": "data_command",
     "plan": "plan",
     "info": "info",
     "pull": "pull_command",

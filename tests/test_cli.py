@@ -7,6 +7,7 @@ import sys
 import wave
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -116,12 +117,21 @@ def test_every_command_has_examples_in_its_help_and_stands_in_the_readme(name):
     assert f"audio-r1 {name}" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+def helps_of(name: str) -> list[str]:
+    """The help of a command and of its subcommands."""
+    command = cli.get_command(None, name)
+    below = command.list_commands(None) if isinstance(command, click.Group) else []
+    return [CliRunner().invoke(cli, [name, *sub, "-h"]).output for sub in [[], *([b] for b in below)]]
+
+
+def options_of(name: str) -> set[str]:
+    listed = "".join(text.split("Options:")[1] for text in helps_of(name))
+    return set(re.findall(r"--?[A-Za-z][\w-]*", listed))
+
+
 def test_every_option_the_readme_shows_exists():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    known = {
-        name: set(re.findall(r"--?[A-Za-z][\w-]*", CliRunner().invoke(cli, [name, "-h"]).output))
-        for name in COMMANDS
-    }
+    known = {name: options_of(name) for name in COMMANDS}
     shown = re.findall(r"^\s*\$?\s*(.*audio-r1 .*)$", readme, re.M)
     lines = [part for line in shown for part in line.split("|")]
     checked = 0
@@ -137,12 +147,12 @@ def test_every_option_the_readme_shows_exists():
 
 def test_examples_in_the_help_use_options_that_exist():
     for name in COMMANDS:
-        text = CliRunner().invoke(cli, [name, "-h"]).output
-        known = set(re.findall(r"--?[A-Za-z][\w-]*", text.split("Options:")[1]))
-        examples = text.split("Examples:")[1].split("Options:")[0]
-        for line in examples.splitlines():
-            part = line.split(f"audio-r1 {name}")[-1].split("|")[0] if f"audio-r1 {name}" in line else ""
-            assert set(re.findall(r"(?<=\s)--?[A-Za-z][\w-]*", part)) <= known, line
+        known = options_of(name)
+        for text in helps_of(name):
+            examples = text.split("Examples:")[1].split("Options:")[0]
+            for line in examples.splitlines():
+                part = line.split(f"audio-r1 {name}")[-1].split("|")[0] if f"audio-r1 {name}" in line else ""
+                assert set(re.findall(r"(?<=\s)--?[A-Za-z][\w-]*", part)) <= known, line
 
 
 def test_the_model_is_chosen_by_option_then_environment_then_pulled(tmp_path, clip):

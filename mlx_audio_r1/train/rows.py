@@ -106,11 +106,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _reason(error: json.JSONDecodeError, line: bytes) -> str:
-    if line.strip() in (b"[", b"{"):
-        return "an array or object over several lines? write one object a line"
+    if line.strip() in (b"[", b"{") or error.pos >= len(error.doc.rstrip()):
+        return "it ends too early: one object a line, without line breaks inside"
     if error.msg == "Extra data":
-        return f"a second value at column {error.colno}: one object a line"
-    return f"{error.msg} at column {error.colno}"
+        return f"a second value at column {error.pos + 1}: one object a line"
+    return f"{error.msg} at column {error.pos + 1}"
 
 
 def _kind(value: Any) -> str:
