@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mlx_audio_r1.cli.options import decoding_options, settings_given
+from mlx_audio_r1.cli.options import adapter_option, decoding_options, settings_given
 
 
 @click.command("ask")
@@ -17,6 +17,7 @@ from mlx_audio_r1.cli.options import decoding_options, settings_given
 @click.option("--text-first", is_flag=True, help="The question before the sound, as in the MMAU example.")
 @click.option("--system-prompt", help="A system message before the question.")
 @click.option("--model", help="Checkpoint folder, hub repository, or nano.")
+@adapter_option
 @click.option("--chunk-seconds", type=float, default=25.0, show_default=True,
               help="Longest piece the encoder gets, up to 29.98.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
@@ -53,12 +54,12 @@ def _answer(audio: list[str], prompt: str, options: dict[str, Any]) -> None:
     from mlx_audio_r1.session import load
 
     own = {name: options.pop(name) for name in
-           ("choices", "text_first", "system_prompt", "model", "chunk_seconds", "as_json",
+           ("choices", "text_first", "system_prompt", "model", "adapter_path", "chunk_seconds", "as_json",
             "hide_thinking", "verbose", "force")}
     prefill = options.pop("prefill_response")
     model, settings = choose_model(own["model"]), settings_given(options)
-    room = None if own["force"] else reply_room(model, audio, prompt, settings)
-    r1 = load(model, chunk_seconds=own["chunk_seconds"])
+    room = None if own["force"] else reply_room(model, audio, prompt, settings, own["adapter_path"])
+    r1 = load(model, adapter_path=own["adapter_path"], chunk_seconds=own["chunk_seconds"])
     notice_nano(r1.config.raw)
     choices = [choice.strip() for choice in own["choices"].split("|")] if own["choices"] else None
     messages = r1.question(

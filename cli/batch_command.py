@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mlx_audio_r1.cli.options import decoding_options, settings_given
+from mlx_audio_r1.cli.options import adapter_option, decoding_options, settings_given
 from mlx_audio_r1.cli.working import for_many
 
 
@@ -32,6 +32,7 @@ from mlx_audio_r1.cli.working import for_many
 @click.option("--limit-seconds", type=click.FloatRange(0, min_open=True), metavar="S",
               help="Refuse recordings longer than this.")
 @click.option("--model", help="Checkpoint folder, hub repository, or nano.")
+@adapter_option
 @click.option("--chunk-seconds", type=float, default=25.0, show_default=True,
               help="Longest piece the encoder gets, up to 29.98.")
 @click.option("--force", is_flag=True, help="Go on where memory is too small (see audio-r1 plan).")
@@ -70,7 +71,7 @@ def _batch(inputs: list[str], options: dict[str, Any]) -> int:
 
     own = {name: options.pop(name) for name in (
         "output", "recursive", "pattern", "max_concurrency", "skip_existing", "retry_failed",
-        "limit_seconds", "model", "chunk_seconds", "force", "no_progress")}
+        "limit_seconds", "model", "adapter_path", "chunk_seconds", "force", "no_progress")}
     asking = _asking(options)
     items = find_items(inputs, stdin=sys.stdin, recursive=own["recursive"], pattern=own["pattern"])
     output = _open_output(own, inputs)

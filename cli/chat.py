@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from mlx_audio_r1.cli.options import decoding_options, settings_given
+from mlx_audio_r1.cli.options import adapter_option, decoding_options, settings_given
 
 HELP = """\
 /add FILE...       sounds for your next question
@@ -33,6 +33,7 @@ HELP = """\
 @click.argument("audio", nargs=-1, metavar="AUDIO...")
 @click.option("--system-prompt", help="A system message before the first turn.")
 @click.option("--model", help="Checkpoint folder, hub repository, or nano.")
+@adapter_option
 @click.option("--chunk-seconds", type=float, default=25.0, show_default=True,
               help="Longest piece the encoder gets, up to 29.98.")
 @click.option("-R", "--hide-thinking", is_flag=True, help="Do not show the reasoning.")
@@ -71,12 +72,12 @@ def _conversation(system_prompt: str | None, options: dict[str, Any]) -> Iterato
     from mlx_audio_r1.session import load
 
     own = {name: options.pop(name) for name in
-           ("model", "chunk_seconds", "hide_thinking", "prefill_response", "force")}
-    name = choose_model(own["model"])
+           ("model", "adapter_path", "chunk_seconds", "hide_thinking", "prefill_response", "force")}
+    name, adapter = choose_model(own["model"]), own["adapter_path"]
     if not own["force"]:
-        reply_room(name, [], "", settings_given(options))
-    r1 = load(name, chunk_seconds=own["chunk_seconds"])
-    r1.prompt_cache = PromptCache(fingerprint(name))
+        reply_room(name, [], "", settings_given(options), adapter)
+    r1 = load(name, adapter_path=adapter, chunk_seconds=own["chunk_seconds"])
+    r1.prompt_cache = PromptCache(fingerprint(name, adapter))
     notice_nano(r1.config.raw)
     rows = Batch(r1, max_rows=1)
     try:

@@ -28,6 +28,8 @@ DECODING = (
     click.option("--quantized-kv-start", type=click.IntRange(0), help="Quantise from this token on."),
     click.option("--prefill-step-size", type=click.IntRange(1), help="Prompt tokens a step."),
 )
+adapter_option = click.option("--adapter-path", metavar="DIR",
+                              help="Adapter to put on the model, made by audio-r1 train or mlx_lm.lora.")
 _WHOLE_NUMBERS = ("kv_bits", "kv_group_size")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,22 @@ REPLY_WORDS = {
 
 
 def reply_room(
-    model: str | None, audio: list[str], prompt: str, settings: dict[str, Any]
+    model: str | None, audio: list[str], prompt: str, settings: dict[str, Any], adapter: str | None = None
 ) -> int | None:
     """The most tokens a reply may have on this machine; None for a model that is small anyway.
 
-    Raises PlanError, with one line of advice, when what was asked for does not fit.
+    adapter: the folder of one that goes on the model. Raises PlanError, with one line of advice, when what
+    was asked for does not fit.
     """
     from mlx_audio_r1 import footprint, memory, plan
+    from mlx_audio_r1.adapter_files import adapter_bytes
 
     if memory.is_small(model):
         return None
     checkpoint, machine = memory.find_checkpoint(model), memory.this_machine()
     config, sizes = checkpoint.config, checkpoint.sizes
+    if adapter is not None:
+        sizes = replace(sizes, decoder=sizes.decoder + adapter_bytes(adapter))
     tokens = footprint.prompt_tokens(sum(map(_seconds, audio))) + len(prompt) // 2
     wanted = tokens + (settings.get("max_tokens") or REPLY_TOKENS)
     longest = min(settings.get("max_kv_size") or wanted, config.context_length)

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from mlx_audio_r1.cli.options import adapter_option
+
 KEY_VARIABLE = "AUDIO_R1_API_KEY"
 LOCAL = ("127.0.0.1", "::1", "localhost")
 LIMITS = (
@@ -55,6 +57,7 @@ def _limits(command: Any) -> Any:
 
 @click.command("serve")
 @click.option("--model", help="Checkpoint folder, hub repository, or nano.")
+@adapter_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 opens it to the network.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True,
               help="0 is any free one.")
@@ -82,7 +85,8 @@ def serve(host: str, port: int, **options: Any) -> None:
     if host not in LOCAL and not (options["api_key"] or os.environ.get(KEY_VARIABLE)):
         click.echo(f"Note: anyone who reaches {host} can use this server; --api-key closes it.", err=True)
     options["api_key"] = options["api_key"] or os.environ.get(KEY_VARIABLE) or None
-    _start(listen(host, port), options)
+    with listen(host, port) as bound:
+        _start(bound, options)
 
 
 def _start(bound: Any, options: dict[str, Any]) -> None:
@@ -93,6 +97,7 @@ def _start(bound: Any, options: dict[str, Any]) -> None:
     import_engine()
     from dataclasses import replace
 
+    from mlx_audio_r1.adapter_files import read_adapter
     from mlx_audio_r1.serve.media import MEGABYTE, MediaLimits
     from mlx_audio_r1.serve.run import serve as run
     from mlx_audio_r1.serve.service import ServeOptions
@@ -106,11 +111,14 @@ def _start(bound: Any, options: dict[str, Any]) -> None:
              for name in SETTINGS if options[name] is not None}
 
     model = choose_model(options["model"])
+    adapter = options["adapter_path"]
+    if adapter is not None:
+        read_adapter(adapter)  # now, not on the model's own thread
     if not options["force"]:
-        reply_room(model, [], "", given)
+        reply_room(model, [], "", given, adapter)
 
     def load_model() -> Any:
-        r1 = load(model)
+        r1 = load(model, adapter_path=adapter)
         r1.defaults = replace(r1.defaults, **given)
         notice_nano(r1.config.raw)
         return r1

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mlx_audio_r1.cli.options import decoding_options, settings_given
+from mlx_audio_r1.cli.options import adapter_option, decoding_options, settings_given
 from mlx_audio_r1.cli.working import for_many
 
 FORMATS = ("txt", "vtt", "srt", "tsv", "json")  # as mlx_whisper lists them
@@ -42,6 +42,7 @@ LANGUAGES = {
 @click.option("--max-concurrency", type=click.IntRange(1), default=8, show_default=True,
               help="Most windows in the making at once.")
 @click.option("--model", help="Checkpoint folder, hub repository, or nano.")
+@adapter_option
 @click.option("--chunk-seconds", type=float, default=25.0, show_default=True,
               help="Longest piece the encoder gets, up to 29.98.")
 @click.option("--force", is_flag=True, help="Go on where memory is too small (see audio-r1 plan).")
@@ -77,7 +78,7 @@ def _transcribe(audio: list[str], options: dict[str, Any]) -> int:
 
     own = {name: options.pop(name) for name in (
         "output_dir", "output_format", "output_name", "chunk_duration", "overlap", "skip_existing",
-        "recursive", "max_concurrency", "model", "chunk_seconds", "force", "no_progress")}
+        "recursive", "max_concurrency", "model", "adapter_path", "chunk_seconds", "force", "no_progress")}
     formats = FORMATS if own["output_format"] == "all" else (own["output_format"],)
     _check(own, audio)
     asking = _asking(options, _window(own))

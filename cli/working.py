@@ -29,7 +29,7 @@ def work(
     """Do what is pending and give the exit code.
 
     cut: configuration -> Cutting. keep: takes every outcome and the model's name, gives lines to say.
-    own: the options model, chunk_seconds, max_concurrency, skip_existing, force and no_progress.
+    own: the options model, adapter_path, chunk_seconds, max_concurrency, skip_existing, force and no_progress.
     """
     from mlx_audio_r1.cli.model_choice import choose_model, notice_nano
     from mlx_audio_r1.cli.room import reply_room
@@ -42,9 +42,9 @@ def work(
     if not todo.items:
         return SOME_FAILED if todo.failed_before else 0
     model = choose_model(own["model"])
-    room = None if own["force"] else reply_room(model, [], "", asking.options())
+    room = None if own["force"] else reply_room(model, [], "", asking.options(), own["adapter_path"])
     try:
-        r1 = load(model, chunk_seconds=own["chunk_seconds"])
+        r1 = load(model, adapter_path=own["adapter_path"], chunk_seconds=own["chunk_seconds"])
     except KeyboardInterrupt:
         return INTERRUPTED
     notice_nano(r1.config.raw)

@@ -85,6 +85,11 @@ def fingerprint(path: str | Path) -> str:
     return digest.hexdigest()
 
 
+def adapter_bytes(path: str | Path) -> int:
+    """Memory an adapter in use takes: its float32 file, and its factors in 16 bits beside it."""
+    return adapter_files(path)[1].stat().st_size * 3 // 2
+
+
 def describe_adapter(path: str | Path) -> dict[str, Any]:
     """What `audio-r1 info` prints of an adapter, from its configuration and header alone."""
     config, weights = read_adapter(path)

@@ -121,12 +121,17 @@ def tensor_sizes(folder: Path) -> Iterator[tuple[str, int, int]]:
 # ---- what `info` prints
 
 
-def describe(model: str | None, context: int | None = None) -> dict[str, dict[str, Any]]:
-    """The model, its memory for `context` tokens (default: 16,384, or all it reads), the machine."""
+def describe(
+    model: str | None, context: int | None = None, adapter_bytes: int = 0
+) -> dict[str, dict[str, Any]]:
+    """The model, its memory for `context` tokens (default: 16,384, or all it reads), the machine.
+
+    adapter_bytes: what an adapter on the model takes.
+    """
     checkpoint = find_checkpoint(model)
     return {
         "model": _model_rows(checkpoint),
-        "memory": _memory_rows(checkpoint, context_for(checkpoint.config, context)),
+        "memory": _memory_rows(checkpoint, context_for(checkpoint.config, context), adapter_bytes),
         "machine": machine(),
     }
 
@@ -150,12 +155,14 @@ def _model_rows(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def _memory_rows(checkpoint: Checkpoint, context: int) -> dict[str, Any]:
+def _memory_rows(checkpoint: Checkpoint, context: int, adapter: int) -> dict[str, Any]:
     config, sizes = checkpoint.config, checkpoint.sizes
+    sizes = replace(sizes, decoder=sizes.decoder + adapter)
     plan = plan_inference(config, sizes, this_machine(), Workload(context))
     decoder, audio, kv, working = plan.parts
     return {
-        "decoder_bytes": decoder.bytes,
+        "decoder_bytes": decoder.bytes - adapter,
+        **({"adapter_bytes": adapter} if adapter else {}),
         "audio_bytes": audio.bytes,
         f"kv_{context}_tokens_bytes": kv.bytes,
         "kv_8bit_bytes": footprint.kv_bytes_per_token(config.text, 8, value_bytes=sizes.value_bytes) * context,

@@ -3,8 +3,8 @@
 Two things are kept, in memory under a byte limit (least recently used goes first) and, where a folder
 is given, on disk: the features of a chunk, under the sha256 of its PCM; and the keys and values of a
 prompt up to its last <audio_end>, under its ids, the digests of its sounds and the KV format. Every key
-holds the checkpoint's fingerprint and FRONT_END_VERSION. The surprise: the files are fingerprinted, not
-the arrays, so after changing a model in memory (LoRA, training) call `clear`.
+holds the fingerprint of checkpoint and adapter, and FRONT_END_VERSION. The surprise: the files are
+fingerprinted, not the arrays, so after changing a model in memory (training) call `clear`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from weakref import WeakValueDictionary
 import mlx.core as mx
 import numpy as np
 
+from mlx_audio_r1 import adapter_files
 from mlx_audio_r1.config import FRONT_END_VERSION
 from mlx_audio_r1.errors import DiskError
 from mlx_audio_r1.hub import locate
@@ -35,8 +36,9 @@ SAMPLED_BYTES = 64 << 10  # read at each of SAMPLED_PLACES of a shard: tells che
 SAMPLED_PLACES = 16
 
 
-def fingerprint(name: str | Path | None) -> str:
-    """Hex sha256 of a checkpoint: its config.json, and of each shard name, size, time and samples."""
+def fingerprint(name: str | Path | None, adapter_path: str | Path | None = None) -> str:
+    """Hex sha256 of a checkpoint: its config.json, and of each shard name, size, time and samples; and of
+    all of the adapter on it. What the adapter leaves alone is not shared: the key would have to know."""
     folder = locate(name)
     digest = hashlib.sha256((folder / "config.json").read_bytes())
     for path in shard_paths(folder):
@@ -46,6 +48,8 @@ def fingerprint(name: str | Path | None) -> str:
             for i in range(SAMPLED_PLACES):
                 file.seek(i * max(0, info.st_size - SAMPLED_BYTES) // (SAMPLED_PLACES - 1))
                 digest.update(file.read(SAMPLED_BYTES))
+    if adapter_path is not None:
+        digest.update(adapter_files.fingerprint(adapter_path).encode())
     return digest.hexdigest()
 
 
@@ -71,8 +75,8 @@ class Prefix:
 class PromptCache:
     """Features and prefixes of one checkpoint.
 
-    model: its `fingerprint`. max_bytes: limit in memory. folder: also on disk, up to folder_bytes.
-    `encoded` counts the chunks that had to be encoded.
+    model: `fingerprint` of checkpoint and adapter. max_bytes: limit in memory. folder: also on disk, up
+    to folder_bytes. `encoded` counts the chunks that had to be encoded.
     """
 
     def __init__(

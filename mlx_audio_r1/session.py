@@ -18,7 +18,9 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from mlx_audio_r1 import adapters
 from mlx_audio_r1 import audio as audio_in
+from mlx_audio_r1.adapter_files import read_adapter
 from mlx_audio_r1.config import CHUNK_SECONDS, MAX_CHUNK_SECONDS, SAMPLE_RATE, ModelConfig, patch_count
 from mlx_audio_r1.errors import AudioError, PromptError
 from mlx_audio_r1.generate import (
@@ -113,6 +115,7 @@ class AudioR1:
         name: str,
         defaults: Settings,
         chunk_seconds: float = CHUNK_SECONDS,
+        adapter_path: str | Path | None = None,
     ):
         if not 0.1 <= chunk_seconds <= MAX_CHUNK_SECONDS:
             raise PromptError(f"chunks of {chunk_seconds} s: choose between 0.1 and {MAX_CHUNK_SECONDS} s")
@@ -121,6 +124,7 @@ class AudioR1:
         self.name = name
         self.defaults = defaults
         self.chunk_seconds = chunk_seconds
+        self.adapter_path = adapter_path
         self.prompt_cache: PromptCache | None = None  # give one, and a sound asked about twice is heard once
 
     @property
@@ -293,18 +297,22 @@ class AudioR1:
             mx.eval(features)
             return features
 
-        if self.prompt_cache is None:
-            return encode()
-        return self.prompt_cache.features(digest or audio_in.pcm_sha256([chunk]), encode)
+        cache = self._cache()
+        return cache.features(digest or audio_in.pcm_sha256([chunk]), encode) if cache else encode()
+
+    def _cache(self) -> PromptCache | None:
+        """The prompt cache; none while the adapter is switched off, for it keeps what the adapter made."""
+        return None if adapters.is_disabled(self.model) else self.prompt_cache
 
     def _prefix(self, ids: list[int], heard: Heard, settings: Settings) -> Prefix | None:
         """What the prompt cache has or will have of the prompt up to its last <audio_end>."""
-        if self.prompt_cache is None or not heard.digests:
+        cache = self._cache()
+        if cache is None or not heard.digests:
             return None
         end = len(ids) - ids[::-1].index(self.tokenizer.special[AUDIO_END])
         if end == len(ids):
             return None  # nothing behind it that could be read first
-        return self.prompt_cache.prefix(ids[:end], heard.digests, kv_format(settings))
+        return cache.prefix(ids[:end], heard.digests, kv_format(settings))
 
     def _prefix_reader(self, prompt: Prepared) -> Callable[[], list[Any]] | None:
         """What gives the cache of one stream behind the kept prefix, reading it when it never was."""
@@ -412,21 +420,28 @@ def reply_of(
 def load(
     path_or_repo: str | Path | None = None,
     *,
+    adapter_path: str | Path | None = None,
     lazy: bool = False,
     chunk_seconds: float = CHUNK_SECONDS,
 ) -> AudioR1:
     """Load a checkpoint folder or a hub repository; without a name, the embedded nano model.
 
-    `lazy` leaves the weights on disk until they are used. A sound is cut into pieces of at most
-    `chunk_seconds`, the longest being 29.98.
+    `adapter_path` is the folder of an adapter for it, of this package or of mlx-lm. `lazy` leaves the
+    weights on disk until they are used. A sound is cut into pieces of at most `chunk_seconds`, the longest
+    being 29.98. Raises CheckpointError, HubError or ConfigError.
     """
+    if adapter_path is not None:
+        read_adapter(adapter_path)  # a wrong folder is said before gigabytes are read
     folder = locate(path_or_repo)
     model = load_model(folder, lazy=lazy)
     if folder == NANO and mx.default_device() == mx.cpu:
         model.set_dtype(mx.float32)  # half precision is emulated there and takes twice the time
+    if adapter_path is not None:
+        adapters.load_adapter(model, adapter_path)
+        adapters.settle(model)
     tokenizer = Tokenizer.from_folder(folder, model.config.eos_token_ids)
     defaults = settings_from(_generation_config(folder))
-    return AudioR1(model, tokenizer, str(path_or_repo or NANO_NAME), defaults, chunk_seconds)
+    return AudioR1(model, tokenizer, str(path_or_repo or NANO_NAME), defaults, chunk_seconds, adapter_path)
 
 
 def audio_comes_first(messages: Sequence[Message]) -> bool:
