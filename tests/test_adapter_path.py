@@ -138,10 +138,8 @@ def test_info(adapter):
     assert f"parameters              {values:,}" in call("info", TINY, "--adapter-path", adapter)
 
 
-WAYS = {
-    "ask": ["-p", QUESTION], "batch": ["-p", QUESTION], "transcribe": ["-o", "-"], "chat": [], "serve": ["--port", "0"],
-    "info": [],
-}  # fmt: skip
+WAYS = {"ask": ["-p", QUESTION], "batch": ["-p", QUESTION], "transcribe": ["-o", "-"], "chat": [],
+        "serve": ["--port", "0"], "info": []}  # fmt: skip
 
 
 @pytest.mark.parametrize("command", WAYS)

@@ -66,7 +66,7 @@ def running_service(load: Callable[[], AudioR1], options: ServeOptions) -> Itera
     def make_rows() -> Rows:
         r1 = load()
         r1.prompt_cache = PromptCache(
-            fingerprint(r1.name), options.prompt_cache_bytes, options.prompt_cache_folder
+            fingerprint(r1.name, r1.adapter_path), options.prompt_cache_bytes, options.prompt_cache_folder
         )
         loaded.append(r1)
         return Batch(r1, options.decode_concurrency, options.prompt_cache_bytes >= LISTEN_AHEAD_BYTES)
