@@ -44,14 +44,17 @@ class BatchPlan:
     def __init__(
         self, units: Sequence[Sequence[int]], lengths: Sequence[int], config: BatchConfig, world: int = 1
     ):
-        if len(units) < world:
-            raise DataError(f"{len(units)} rows for {world} processes: each needs one at least")
         self._units, self._config, self._world = units, config, world
         self._longest = [max(lengths[i] for i in unit) for unit in units]
         self._total = [sum(lengths[i] for i in unit) for unit in units]
 
     def steps(self, epoch: int) -> list[list[MicroBatch]]:
-        """The steps of an epoch; the micro-batches of each are in the order in which ranks take them."""
+        """The steps of an epoch; the micro-batches of each are in the order in which ranks take them.
+
+        Raises DataError where there are fewer units than ranks.
+        """
+        if len(self._units) < self._world:
+            raise DataError(f"{len(self._units)} rows for {self._world} processes: each needs one at least")
         per_step = self._config.grad_accumulation_steps * self._world
         batches = self.micro_batches(np.random.default_rng([self._config.seed, epoch]))
         return [self._for_ranks(step) for step in _spread(batches, per_step, self._world)]
