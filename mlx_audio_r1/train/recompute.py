@@ -1,0 +1,91 @@
+"""Functions that forget their insides and compute them again when the gradient comes.
+
+`mx.checkpoint` does that too, with three traps: what a function merely captures gets a gradient of zero,
+a random draw is another one the second time, and the second time may start long before the gradient is
+there. So here parameters are arguments, the random key is fixed, and the recomputation waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten, tree_unflatten
+
+Function = Callable[[mx.array], mx.array]
+
+
+def recomputed(module: nn.Module, function: Function, key: mx.array | None = None) -> Function:
+    """`function`, of which only the input is kept for the backward pass.
+
+    Gradients reach its input and the trainable parameters of `module`, which must be all of those that
+    `function` uses. With a `key` every run draws the same random numbers.
+    """
+    values, call = explicit(module, function, key)
+
+    @mx.custom_function
+    def forward(inputs: list[mx.array]) -> mx.array:  # one list, for MLX hands a single argument over bare
+        return call(*inputs)
+
+    @forward.vjp
+    def backward(inputs: list[mx.array], cotangent: mx.array, _: mx.array) -> list[mx.array]:
+        x, *values = inputs
+        return mx.vjp(call, [after(x, (cotangent,)), *values], [cotangent])[1]
+
+    return lambda x: forward([x, *values])
+
+
+def explicit(
+    module: nn.Module, function: Function, key: mx.array | None = None
+) -> tuple[list[mx.array], Callable[..., mx.array]]:
+    """The trainable parameters of `module`, and `function` as a function of x and them.
+
+    The module is left as it was after every call, so that no traced array stays in it.
+    """
+    before = module.trainable_parameters()
+    flat = tree_flatten(before)
+    names = [name for name, _ in flat]
+
+    def call(x: mx.array, *values: mx.array) -> mx.array:
+        module.update(tree_unflatten(list(zip(names, values, strict=True))))
+        try:
+            with drawing(key):
+                return function(x)
+        finally:
+            module.update(before)
+
+    return [value for _, value in flat], call
+
+
+def after(x: mx.array, *results: tuple[mx.array, ...]) -> mx.array:
+    """x, not before the results are there: this keeps one piece of a loop in memory at a time."""
+    first = [array for result in results for array in result]
+    return mx.depends(x, first) if first else x
+
+
+@contextmanager
+def drawing(key: mx.array | None) -> Iterator[None]:
+    """Inside, MLX's random numbers come from `key`; outside, its own stream goes on as if nothing was.
+
+    MLX lets nobody put another key in place of its own, but the key itself can be written: eagerly and
+    while a function is traced alike.
+    """
+    if key is None:
+        yield
+        return
+    before = mx.array(mx.random.state[0])
+    mx.random.state[0][:] = key
+    try:
+        yield
+    finally:
+        mx.random.state[0][:] = before
+
+
+def keys(module: nn.Module, count: int) -> list[mx.array | None]:
+    """`count` keys from MLX's stream; Nones, and nothing drawn, where no dropout of `module` is on."""
+    if not any(isinstance(part, nn.Dropout) and part.training for part in module.modules()):
+        return [None] * count
+    seed = mx.random.randint(0, 2**31 - 1, (2,)).astype(mx.uint32)
+    return list(mx.random.split(seed, count))
