@@ -49,7 +49,7 @@ def test_a_finished_run_shows_losses_plots_and_settings(tmp_path):
     assert "<dt>test loss</dt><dd>0.875</dd>" in text
     assert "<dt>tokens learnt from</dt><dd>200</dd>" in text
     assert "<dt>peak memory</dt><dd>1.25 GB</dd>" in text and "<dd>1 min 20 s</dd>" in text
-    for caption in ("Loss", "Learning rate", "Tokens a second", "Peak memory, GB", "Norm of the gradient before"):
+    for caption in ("Loss", "Learning rate", "Tokens a second", "Peak memory, GB", "Norm of the gradient"):
         assert f"<figcaption>{caption}" in text
     assert text.count("<svg") == 5 and 'class="warning"' not in text
     assert "<td>rank: 4</td>" in text and "<td>sounds/</td>" in text
