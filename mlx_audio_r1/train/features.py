@@ -186,10 +186,12 @@ class ChunkFiles:
         return array if sound else None
 
     def write(self, key: str, array: mx.array) -> None:
-        """Raises DiskError."""
+        """Keep it, unless it alone is beyond the limit. Raises DiskError."""
         path = self._path(key)
         content = io.BytesIO()
         mx.save_safetensors(content, {"features": array}, {"format": "mlx", "key": key, "crc": _crc(array)})
+        if len(content.getbuffer()) > self.max_bytes:
+            return
         with disk_errors(self.folder):
             path.parent.mkdir(exist_ok=True)
             handle, aside = tempfile.mkstemp(dir=path.parent, suffix=ASIDE)
@@ -205,14 +207,14 @@ class ChunkFiles:
             self._shrink(path)
 
     def _shrink(self, newest: Path) -> None:
-        """Remove the files used longest ago until SHRINK_TO of the limit is held."""
-        files = sorted(((i.st_mtime_ns, i.st_size, p) for i, p in self._all() if p != newest), reverse=True)
-        held = sum(size for _, size, _ in files)
-        while files and held > self.max_bytes * SHRINK_TO:
+        """Remove the files used longest ago until SHRINK_TO of the limit is held; the newest one stays."""
+        files = sorted(((i.st_mtime_ns, i.st_size, p) for i, p in self._all()), reverse=True)
+        self._held = sum(size for _, size, _ in files)
+        files = [file for file in files if file[2] != newest]
+        while files and self._held > self.max_bytes * SHRINK_TO:
             _, size, path = files.pop()
             path.unlink(missing_ok=True)
-            held -= size
-        self._held = held + (newest.stat().st_size if newest.exists() else 0)
+            self._held -= size
 
     def _all(self) -> Iterator[tuple[os.stat_result, Path]]:
         """(stat, path) of every file; what a kill left half written is removed on the way."""
