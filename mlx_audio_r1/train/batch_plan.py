@@ -16,7 +16,7 @@ import numpy as np
 
 from mlx_audio_r1.errors import DataError
 
-WINDOW = 1_024  # units that are sorted together
+WINDOW, PACK_WINDOW = 1_024, 8_192  # units that are sorted, or packed, together
 Cell = tuple[int, ...]  # units that stay together: one, or those that are packed into one row
 MicroBatch = list[Cell]
 Rows = list[list[int]]  # of a batch: each row's examples
@@ -62,8 +62,8 @@ class BatchPlan:
     def micro_batches(self, rng: np.random.Generator) -> list[MicroBatch]:
         """Every unit once."""
         order = rng.permutation(len(self._units)).tolist()
-        size = self._config.batch_size
-        window = -(-WINDOW // size) * size  # so that only the last one leaves a short batch
+        size, most = self._config.batch_size, PACK_WINDOW if self._config.pack else WINDOW
+        window = -(-most // size) * size  # so that only the last one leaves a short batch
         parts = [order[i : i + window] for i in range(0, len(order), window)]
         batches = [batch for part in parts for batch in self._cut(self._cells(part))]
         return [batches[i] for i in rng.permutation(len(batches))]

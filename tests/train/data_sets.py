@@ -46,7 +46,7 @@ def asked(question: str, reply: str, *audios: str, **more: Any) -> dict[str, Any
 def example(rng: np.random.Generator, name: str, length: int, patches: Iterable[int] = ()) -> Example:
     """Random ids: chunks of sound at the start, then text of which the last half is learnt."""
     ids = rng.integers(1, 100, length).astype(np.int32)
-    patches = list(patches)
+    patches = [int(n) for n in patches]
     weights = np.zeros(length, np.float32)
     weights[sum(patches) + (length - sum(patches)) // 2 or 1 :] = rng.choice([0.5, 1.0, 2.0])
     sounds = tuple(SoundChunk(AudioPart(b""), 0, n * 1280, n, f"{name}-{i}-{n}") for i, n in enumerate(patches))
