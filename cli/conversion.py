@@ -1,7 +1,9 @@
-"""What `convert` and `pull` share: run a conversion with a bar on stderr, on a terminal only."""
+"""What `convert`, `pull` and `fuse` share: a conversion runs with a bar on stderr, on a terminal only."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,24 +11,33 @@ import click
 
 
 def run_conversion(hf_path: str, mlx_path: Path, recipe: Any, **how: Any) -> Path:
-    """Convert, showing source bytes done, rate and time left; `how` are fields of `Options`."""
+    """Convert; `how` are fields of `Options`."""
+    with shown_options("converting", **how) as options:
+        from mlx_audio_r1.convert import convert
+
+        return convert(hf_path, mlx_path, recipe, options)
+
+
+@contextmanager
+def shown_options(doing: str, **how: Any) -> Iterator[Any]:
+    """`Options` that show source bytes done, rate and time left."""
     from mlx_audio_r1.cli.startup import import_engine
 
     import_engine()
     from huggingface_hub import logging
 
-    from mlx_audio_r1.convert import Options, convert
+    from mlx_audio_r1.convert import Options
 
     logging.set_verbosity_error()  # the client's retries; what matters becomes one line of ours
-    with _Bar() as bar:
-        options = Options(**how, progress=bar.show, say=lambda line: click.secho(line, dim=True, err=True))
-        return convert(hf_path, mlx_path, recipe, options)
+    with _Bar(doing) as bar:
+        yield Options(**how, progress=bar.show, say=lambda line: click.secho(line, dim=True, err=True))
 
 
 class _Bar:
     """A tqdm bar that starts when the total is known, so that a resumed run shows a true rate."""
 
-    def __init__(self) -> None:
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
         self._bar: Any = None
 
     def __enter__(self) -> _Bar:
@@ -41,6 +52,6 @@ class _Bar:
 
         if self._bar is None:
             # smoothing=0: fetching and converting alternate, so only the mean rate says when it ends.
-            self._bar = tqdm(desc="converting", total=total, initial=done, unit="B", unit_scale=True,
+            self._bar = tqdm(desc=self._doing, total=total, initial=done, unit="B", unit_scale=True,
                              smoothing=0, disable=None)
         self._bar.update(done - self._bar.n)

@@ -21,6 +21,7 @@ COMMANDS = {  # name -> module, in the order in which help lists them
     "pull": "pull_command",
     "convert": "convert_command",
     "completion": "completion",
+    "fuse": "fuse_command",
 }
 
 

@@ -22,7 +22,7 @@ TEMPLATE = """---
 
 # {title}
 
-{origin}, converted to MLX by mlx-audio-r1 {version}:
+{origin}, {done} by mlx-audio-r1 {version}:
 
 ```
 {command}
@@ -48,9 +48,10 @@ def source_metadata(readme: Path | None) -> dict[str, Any]:
 
 
 def make_card(
-    title: str, command: list[str], recipe: Recipe, base_model: str | None, metadata: dict[str, Any]
+    title: str, command: list[str], base_model: str | None, metadata: dict[str, Any], *, done: str, weights: str
 ) -> str:
-    """The whole README.md. `base_model` is a repository name, or None when the source was a folder."""
+    """The whole README.md. `base_model` is a repository name, or None when the source was a folder;
+    `done` and `weights` say what happened, to the model and to its weights."""
     base = base_model or metadata.get("base_model")
     own_tags = metadata.get("tags") or []
     fields = {key: metadata[key] for key in CARRIED if metadata.get(key)}
@@ -68,8 +69,9 @@ def make_card(
         title=title,
         origin=link,
         version=__version__,
+        done=done,
         command=shlex.join(command),
-        weights=describe(recipe),
+        weights=weights,
     )
 
 

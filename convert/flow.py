@@ -14,7 +14,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,9 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.utils import save_config
 
-from mlx_audio_r1.convert.card import make_card, source_metadata
+from mlx_audio_r1.convert.card import describe, make_card, source_metadata
 from mlx_audio_r1.convert.plan import SHARD_BYTES, Plan, PlannedShard, make_plan
-from mlx_audio_r1.convert.quantise import pieces
+from mlx_audio_r1.convert.quantise import Change, pieces
 from mlx_audio_r1.convert.recipe import Recipe
 from mlx_audio_r1.convert.source import Source, open_source
 from mlx_audio_r1.convert.work import Work
@@ -48,6 +48,24 @@ class Options:
     say: Callable[[str], None] = lambda line: None
 
 
+@dataclass(frozen=True)
+class Job:
+    """What becomes of a source. request: what a resumed run must ask for too. plan: gives the plan, and what
+    else happens to the weights. command and done: what the card says was run, and done."""
+
+    request: Mapping[str, Any]
+    options: Options
+    plan: Callable[[Source], tuple[Plan, Change | None]]
+    command: Callable[[str, str], list[str]]  # of the origin's name and the target's
+    done: str
+    weights: str
+    place: str = "--mlx-path"
+
+    @property
+    def origin(self) -> str:
+        return str(self.request["hf_path"])
+
+
 def convert(
     hf_path: str, mlx_path: str | Path, recipe: Recipe | None = None, options: Options | None = None
 ) -> Path:
@@ -56,34 +74,40 @@ def convert(
     Raises CheckpointError, HubError or DiskError; after each of them the same call resumes.
     """
     recipe, options = recipe or Recipe(), options or Options()
-    work = Work(Path(mlx_path).expanduser())
     hf_path = hf_path.rstrip("/") or hf_path
+
+    def plan(source: Source) -> tuple[Plan, None]:
+        return make_plan(source.entries(), source.json("config.json"), recipe, options.shard_bytes), None
+
+    def command(origin: str, target: str) -> list[str]:
+        words = ["audio-r1", "convert", "--hf-path", origin, "--mlx-path", target]
+        return words + (["--revision", options.revision] if options.revision else []) + recipe.options()
+
     request = {"hf_path": hf_path, "revision": options.revision, "options": recipe.options()}
-    _check_target(work, hf_path, options, published=work.is_published(request))
+    return run(Job(request, options, plan, command, "converted to MLX", describe(recipe)), mlx_path)
+
+
+def run(job: Job, target: str | Path) -> Path:
+    """Do the job, or go on with it, and return the folder it made."""
+    work = Work(Path(target).expanduser())
+    options = job.options
+    _check_target(work, job, published=work.is_published(job.request))
     with work.locked():
-        if work.is_published(request):
+        if work.is_published(job.request):
             work.clean_up()
             return work.target
-        noted = _resumable(work, request, options)
+        noted = _resumable(work, job)
         revision = noted.get("commit") or options.revision
-        source = open_source(hf_path, work.source, revision=revision, keep=options.keep_source)
+        source = open_source(job.origin, work.source, revision=revision, keep=options.keep_source)
         try:
-            _convert(source, work, _Job(hf_path, recipe, options, request), noted)
+            _make(source, work, job, noted)
         finally:
             source.close()
     return work.target
 
 
-@dataclass(frozen=True)
-class _Job:
-    hf_path: str
-    recipe: Recipe
-    options: Options
-    request: dict[str, Any]
-
-
-def _convert(source: Source, work: Work, job: _Job, noted: dict[str, Any]) -> None:
-    plan = make_plan(source.entries(), source.json("config.json"), job.recipe, job.options.shard_bytes)
+def _make(source: Source, work: Work, job: Job, noted: dict[str, Any]) -> None:
+    plan, change = job.plan(source)
     state = {
         "request": job.request,
         "commit": source.commit,
@@ -102,36 +126,36 @@ def _convert(source: Source, work: Work, job: _Job, noted: dict[str, Any]) -> No
     else:
         work.begin(state)
     _warn_if_short_of_room(source, work, plan, state["steps"], job.options)
-    _write_shards(source, work, plan, state, job.options.progress)
+    _write_shards(source, work, (plan, change), state, job.options.progress)
     _write_small_files(source, work, plan, job)
     work.write_state(state | {"finished": True})
     work.publish()
 
 
-def _check_target(work: Work, hf_path: str, options: Options, *, published: bool) -> None:
+def _check_target(work: Work, job: Job, *, published: bool) -> None:
     """Never write over anything the user did not say to write over."""
-    target = work.target
+    target, place = work.target, job.place
     if published or not target.exists():
         return
     if not target.is_dir():
-        raise CheckpointError(f"{target} is a file; choose another --mlx-path")
+        raise CheckpointError(f"{target} is a file; choose another {place}")
     if not any(target.iterdir()):
         return
     if not (target / "config.json").exists():
-        raise CheckpointError(f"{target} holds other files and no checkpoint; choose another --mlx-path")
-    if not options.force:
-        raise CheckpointError(f"{target} exists; choose another --mlx-path, or replace it with --force")
-    if Path(hf_path).expanduser().resolve() == target.resolve():
-        raise CheckpointError(f"{target} is the source; choose another --mlx-path")
+        raise CheckpointError(f"{target} holds other files and no checkpoint; choose another {place}")
+    if not job.options.force:
+        raise CheckpointError(f"{target} exists; choose another {place}, or replace it with --force")
+    if Path(job.origin).expanduser().resolve() == target.resolve():
+        raise CheckpointError(f"{target} is the source; choose another {place}")
 
 
-def _resumable(work: Work, request: dict[str, Any], options: Options) -> dict[str, Any]:
+def _resumable(work: Work, job: Job) -> dict[str, Any]:
     """The notes of an unfinished conversion that this one continues; empty for a fresh start."""
     noted = work.read_state()
-    if not noted or noted.get("request") == request:
+    if not noted or noted.get("request") == job.request:
         return noted
-    if options.force:
-        options.say(f"starting over: {work.root} held a conversion with other options")
+    if job.options.force:
+        job.options.say(f"starting over: {work.root} held a conversion with other options")
         return {}
     old = noted["request"]
     words = " ".join([old["hf_path"], *old["options"]])
@@ -158,8 +182,10 @@ def _warn_if_short_of_room(source: Source, work: Work, plan: Plan, done: int, op
 
 
 def _write_shards(
-    source: Source, work: Work, plan: Plan, state: dict[str, Any], progress: Callable[[int, int], None]
+    source: Source, work: Work, planned: tuple[Plan, Change | None], state: dict[str, Any],
+    progress: Callable[[int, int], None],
 ) -> None:
+    plan, change = planned
     steps = plan.steps
     total = sum(step.source_bytes for step in steps)
     done = sum(step.source_bytes for step in steps[: state["steps"]])
@@ -170,7 +196,7 @@ def _write_shards(
         with _open_writer(work, shard, skip) as writer:
             unnoted = 0
             for step in shard.steps[skip:]:
-                for piece in pieces(step, source.rows):
+                for piece in pieces(step, source.rows, change):
                     writer.write(piece)
                 done += step.source_bytes
                 unnoted += step.output_bytes
@@ -192,7 +218,7 @@ def _open_writer(work: Work, shard: PlannedShard, skip: int) -> ShardWriter:
     return ShardWriter(work.model / shard.name, shard.outputs, resume=done)
 
 
-def _write_small_files(source: Source, work: Work, plan: Plan, job: _Job) -> None:
+def _write_small_files(source: Source, work: Work, plan: Plan, job: Job) -> None:
     """Everything but the weights; config.json last, for a folder without it is no checkpoint."""
     for name in source.extras():
         path = source.path(name)
@@ -200,13 +226,11 @@ def _write_small_files(source: Source, work: Work, plan: Plan, job: _Job) -> Non
             shutil.copyfile(path, work.model / name)
     readme = source.path("README.md") if "README.md" in source.sizes() else None
     # Folders by their last name alone: a published card must not tell where its author keeps files.
-    origin = source.base_model or Path(job.hf_path).name
-    command = ["audio-r1", "convert", "--hf-path", origin, "--mlx-path", work.target.name]
-    if job.options.revision:
-        command += ["--revision", job.options.revision]
-    command += job.recipe.options()
-    metadata = source_metadata(readme)
-    card = make_card(work.target.name, command, job.recipe, source.base_model, metadata)
+    origin = source.base_model or Path(job.origin).name
+    command, metadata = job.command(origin, work.target.name), source_metadata(readme)
+    card = make_card(
+        work.target.name, command, source.base_model, metadata, done=job.done, weights=job.weights
+    )
     write_file(work.model / "README.md", card)
     write_file(work.model / "model.safetensors.index.json", json.dumps(plan.index(), indent=4))
     with disk_errors(work.model / "config.json"):

@@ -12,7 +12,7 @@ import contextlib
 import copy
 import io
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -198,10 +198,56 @@ def _config_with_shapes(raw_config: Mapping[str, Any], sources: Mapping[str, Ent
     return parse_config(raw_config).with_shapes(adaptor_width=width, tied=HEAD not in sources)
 
 
+def outline(entries: Iterable[Entry], raw_config: Mapping[str, Any]) -> Model:
+    """The model that a source holds, quantised as it is, no array of it evaluated.
+
+    Raises CheckpointError naming the tensor that is unknown, double, missing or of another shape.
+    """
+    sources = _by_our_name(list(entries))
+    config = _config_with_shapes(raw_config, sources)
+    return _check_against_model(sources, config, raw_config.get("quantization"))
+
+
+def plan_to_keep(
+    entries: Iterable[Entry], raw_config: Mapping[str, Any], repacked: Container[str],
+    shard_bytes: int = SHARD_BYTES,
+) -> Plan:
+    """A plan for a quantised source that stays quantised: every tensor as it is, but the layers in
+    `repacked` are unpacked on the way and packed again as they were."""
+    entries = sorted(entries, key=lambda e: (e.shard, e.begin))
+    packed, sources = raw_config["quantization"], _by_our_name(entries)
+    config = _config_with_shapes(raw_config, sources)
+    model = _check_against_model(sources, config, packed)
+    steps = []
+    for name in sources:
+        layer, _, part = name.rpartition(".")
+        parts = [name]
+        if f"{layer}.scales" in sources and part in PACKED_PARTS:
+            parts = [f"{layer}.{p}" for p in PACKED_PARTS if f"{layer}.{p}" in sources]
+        if name == parts[0]:
+            again = _source_packing(packed, layer) if len(parts) > 1 and layer in repacked else None
+            steps += _keep([(part, sources[part]) for part in parts], again)
+    return Plan(
+        shards=_shards(steps, shard_bytes),
+        config=_output_config(copy.deepcopy(dict(raw_config)), config, Recipe()),
+        total_parameters=get_total_parameters(model),
+    )
+
+
+def _keep(parts: list[tuple[str, Entry]], again: Packing | None) -> list[Step]:
+    """Steps for the tensors of one layer: each as it is, or one that unpacks and packs them again."""
+    outputs = tuple(Output(name, entry.dtype, entry.shape) for name, entry in parts)
+    entries = tuple(entry for _, entry in parts)
+    if again is None:
+        return [Step((e,), (o,), e.dtype) for e, o in zip(entries, outputs, strict=True)]
+    dtype = entries[1].dtype if entries[1].dtype in FLOATING else "BF16"
+    return [Step(entries, outputs, dtype, unpack=again, pack=again)]
+
+
 def _check_against_model(
     sources: Mapping[str, Entry], config: ModelConfig, packed: Mapping[str, Any] | None
-) -> None:
-    """Every parameter filled once by a tensor of its shape, and no tensor left over."""
+) -> Model:
+    """Every parameter filled once by a tensor of its shape, and no tensor left over; the outline."""
     model = Model(config)
     if packed:
         try:
@@ -222,6 +268,7 @@ def _check_against_model(
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise CheckpointError(f"the source lacks the tensor for {missing[0]}{more}")
+    return model
 
 
 def _shape_here(entry: Entry) -> tuple[int, ...]:

@@ -27,7 +27,7 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 from mlx_audio_r1.adapter_config import CONFIG_FILE, WEIGHTS_FILE, AdapterConfig
 from mlx_audio_r1.adapter_files import read_adapter, read_arrays, write_adapter
 from mlx_audio_r1.errors import CheckpointError, ConfigError
-from mlx_audio_r1.models.adapter_layers import adapted, open_adapters
+from mlx_audio_r1.models.adapter_layers import adapted, measure, open_adapters
 from mlx_audio_r1.models.key_map import AUDIO_PREFIXES
 from mlx_audio_r1.models.step_audio_r1 import Model
 
@@ -58,6 +58,24 @@ def attach(model: Model, config: AdapterConfig, seed: int = 0) -> AdapterConfig:
     same seed gives the same adapter. `full` trains the decoder (its last `num_layers`; with all of them
     also embedding, norm and head), the audio parts where also_trained names them. Raises ConfigError.
     """
+    config = _begin(model, config, seed)
+    measure(model)
+    return config
+
+
+def checked(outline: Model, config: AdapterConfig, arrays: Mapping[str, mx.array], where: str | Path) -> Arrays:
+    """`arrays` of a file by the names of the model, when they are what `config` puts on it.
+
+    `outline` is a model that nobody needs, its weights not read, and they will not be. Raises
+    CheckpointError as `fill` does.
+    """
+    _begin(outline, config, seed=0)
+    given = _checked(arrays, adapter_arrays(outline), where, _optional(outline, _require(outline)))
+    return {full_name(name): x for name, x in given.items()}
+
+
+def _begin(model: Model, config: AdapterConfig, seed: int) -> AdapterConfig:
+    """`attach`, with nothing computed yet."""
     if _state(model) is not None:
         raise ConfigError("the model carries an adapter already; detach it first")
     training = model.training
@@ -123,7 +141,7 @@ def _layers(model: Model, num_layers: int) -> range:
 def _no_linear(model: Model, key: str, inner: list[str]) -> str:
     """Why a key fits nothing."""
     with suppress(LookupError, AttributeError):
-        module = _module(model, _from_file(key))
+        module = _module(model, full_name(key))
         if isinstance(module, nn.Module):
             return (f"lora_parameters: {key} is a {type(module).__name__}, and LoRA goes on linears; "
                     "also_trained trains it as a whole")
@@ -149,14 +167,14 @@ def _by_number(name: str) -> list[tuple[int, str]]:
 def _put_layers(model: Model, config: AdapterConfig, seed: int) -> None:
     parameters = config.lora_parameters.to_dict()
     inner = {name for layer in model.layers for name in _linears(layer)}
-    parameters["keys"] = {key if key in inner else _from_file(key) for key in parameters["keys"]}
+    parameters["keys"] = {key if key in inner else full_name(key) for key in parameters["keys"]}
     linear_to_lora_layers(model, config.num_layers, parameters, use_dora=config.fine_tune_type == "dora")
     open_adapters(model, seed)
 
 
 def _whole_modules(model: Model, config: AdapterConfig) -> list[str]:
     """Modules that are trained as a whole, by our names."""
-    named = [_from_file(name) for name in config.also_trained]
+    named = [full_name(name) for name in config.also_trained]
     if not config.is_full:
         return named
     if config.num_layers < 1:
@@ -180,7 +198,7 @@ def _check_whole(model: Model, config: AdapterConfig) -> None:
                               "base that is not quantised (audio-r1 convert -d)")
     keys = () if config.is_full else config.lora_parameters.keys or ()
     for name in modules:
-        twice = [n for n in (*(_from_file(key) for key in keys), *modules) if n.startswith(f"{name}.")]
+        twice = [n for n in (*(full_name(key) for key in keys), *modules) if n.startswith(f"{name}.")]
         if twice:
             raise ConfigError(f"{_to_file(twice[0])} lies within {_to_file(name)}, which is trained as a whole")
 
@@ -205,9 +223,9 @@ def fill(model: Model, arrays: Mapping[str, mx.array], where: str | Path, *, mas
     state, ours = _require(model), adapter_arrays(model)
     given = _checked(arrays, ours, where, _optional(model, state))
     base = {} if masters or state.base is None else {_to_file(n): x.dtype for n, x in state.base.items()}
-    new = {_from_file(name): x.astype(base.get(name, mx.float32)) for name, x in given.items()}
+    new = {full_name(name): x.astype(base.get(name, mx.float32)) for name, x in given.items()}
     if base:  # what the file leaves out
-        new = {_from_file(n): ours[n].astype(dtype) for n, dtype in base.items()} | new
+        new = {full_name(n): ours[n].astype(dtype) for n, dtype in base.items()} | new
     for _, layer in adapted(model):
         layer.unsettle()
     _put(model, new)
@@ -363,5 +381,6 @@ def _to_file(name: str) -> str:
     return name.removeprefix(DECODER)
 
 
-def _from_file(name: str) -> str:
+def full_name(name: str) -> str:
+    """The name in the model of what a file calls `name`."""
     return name if f"{name}.".startswith((DECODER, *AUDIO_PREFIXES)) else DECODER + name

@@ -180,12 +180,12 @@ def test_dora_is_mlx_lms(build, bits):
     linear_to_lora_layers(theirs, -1, {"rank": 4, "scale": 2.0, "dropout": 0.0}, use_dora=True)
     begun = {n: x for n, x in tree_flatten(theirs.parameters()) if n.endswith(".m")}
     ours = dict(tree_flatten(model.parameters()))
-    # Both are the norm of a row of 128 or 256 float32 values, summed in another order: measured 2e-7.
+    # Both are the norm of a row of 128 or 256 float32 values; the order of summing may differ. Measured 0.
     assert all(mx.allclose(ours[n], m, rtol=1e-6, atol=0) for n, m in begun.items())
     shaken(model)
     theirs.update(model.parameters())
     assert isinstance(theirs.layers[0].mlp.up_proj, DoRALinear)
-    # |W + sBA| from three sums instead of one, through four layers: measured 1e-6.
+    # |W + sBA| from three sums instead of one, through four layers: measured 7e-7.
     assert away([model(IDS)], [theirs(IDS)]) < 1e-5
 
 

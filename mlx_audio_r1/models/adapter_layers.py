@@ -108,7 +108,6 @@ class DoRALinear(_Adapted, dora.DoRALinear):
         super()._begin(key)
         weight = self._dequantized_weight().astype(mx.float32)
         _keep(self, "_squares", mx.square(weight).sum(axis=-1))
-        mx.eval(self._squares)  # now, or every unpacked weight of a large model would wait at once
         self.m = mx.sqrt(mx.maximum(self._squares, 1e-30))  # as in _norm, so a fresh layer's gain is 0
 
 
@@ -125,6 +124,13 @@ def open_adapters(model: nn.Module, seed: int) -> None:
         if type(module) in _OURS:
             module.__class__ = _OURS[type(module)]
             module._begin(mx.random.key((seed % 2**32) << 32 | zlib.crc32(name.encode())))
+
+
+def measure(model: nn.Module) -> None:
+    """Compute the norms of DoRA now, layer by layer: unpacked, the weights of a large model fill memory."""
+    for _, layer in adapted(model):
+        if isinstance(layer, DoRALinear):
+            mx.eval(layer._squares, layer.m)
 
 
 def adapted(model: nn.Module) -> Iterator[tuple[str, Adapted]]:
