@@ -16,12 +16,14 @@ COMMANDS = {  # name -> module, in the order in which help lists them
     "batch": "batch_command",
     "transcribe": "transcribe",
     "data": "data_command",
+    "train": "train_command",
     "plan": "plan",
     "info": "info",
     "pull": "pull_command",
     "convert": "convert_command",
-    "completion": "completion",
     "fuse": "fuse_command",
+    "adapters": "adapters_command",
+    "completion": "completion",
 }
 
 

@@ -6,8 +6,9 @@ examples may share a row; `samples` says which token belongs to which.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import mlx.core as mx
 
@@ -33,3 +34,28 @@ class Batch:
     @property
     def examples(self) -> int:
         return len(self.names)
+
+
+class Tree(dict):
+    """A batch as mx.compile takes it: arrays by name, the number of examples, and `names` beside them."""
+
+    names: tuple[str, ...] = ()
+
+
+def as_tree(batch: Batch) -> Tree:
+    """The arrays of a batch."""
+    values = {f.name: getattr(batch, f.name) for f in fields(Batch) if f.name != "names"}
+    tree = Tree({name: value for name, value in values.items() if value is not None})
+    tree["examples"] = batch.examples
+    tree.names = batch.names
+    return tree
+
+
+def of_tree(loss: Callable[[Any, Batch], Any]) -> Callable[[Any, Mapping[str, Any]], Any]:
+    """A loss of batches as a loss of trees."""
+
+    def of_arrays(model: Any, tree: Mapping[str, Any]) -> Any:
+        arrays = {name: value for name, value in tree.items() if name != "examples"}
+        return loss(model, Batch(**arrays, names=("",) * tree["examples"]))
+
+    return of_arrays

@@ -72,14 +72,14 @@ class Batches:
 
     def padding(self, epoch: int = 0) -> float:
         """Share of the tokens of an epoch that are padding, from 0 to 1."""
-        batches = [batch for step in self._epoch(epoch) for batch in step]
+        batches = self._plan.micro_batches(np.random.default_rng([self.config.seed, epoch]))
         return 1 - sum(map(self._plan.tokens, batches)) / sum(map(self._plan.padded, batches))
 
-    def in_order(self, limit: int | None = None) -> Iterator[Batch]:
+    def in_order(self, limit: int | None = None, every_rank: bool = False) -> Iterator[Batch]:
         """This rank's share of all examples once, or of the first `limit` micro-batches, always in the same
-        mixed order: what validation needs."""
-        batches = self._plan.micro_batches(np.random.default_rng(FIXED_ORDER))
-        for batch in batches[:limit][self._rank :: self._world]:
+        mixed order: what validation needs. every_rank: all of them, not a share."""
+        batches = self._plan.micro_batches(np.random.default_rng(FIXED_ORDER))[:limit]
+        for batch in batches if every_rank else batches[self._rank :: self._world]:
             yield self._collate(self._plan.rows(batch))
 
     def chunks(self) -> Iterator[SoundChunk]:

@@ -12,7 +12,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,10 @@ class TrainConfig:
     def lora(self) -> dict[str, Any]:
         """LoRA's parameters, defaults filled in."""
         return {**LORA, **self.lora_parameters}
+
+    def with_model(self, model: str | None) -> TrainConfig:
+        """The same with another base."""
+        return replace(self, model=model)
 
     @property
     def folder(self) -> Path:
@@ -223,6 +227,8 @@ def _check_values(config: TrainConfig) -> None:
             raise TrainingError(f"{name} is {getattr(config, name)}; {least} is the least")
     if not 0 <= config.rate < float("inf"):
         raise TrainingError(f"learning_rate is {config.rate}; give a number from 0 up")
+    if config.compile and config.train_encoder:
+        raise TrainingError("compile does not go with train_encoder: every length of sound is another graph")
     if config.label_smoothing >= 0.5:
         raise TrainingError(f"label_smoothing is {config.label_smoothing}; it must stay below 0.5")
     unknown = set(config.lora_parameters) - {"rank", "scale", "dropout", "keys"}

@@ -58,9 +58,21 @@ def embedded(model: Model, batch: Batch) -> mx.array:
     if batch.features is None:
         return x
     weight = model.audio_adaptor.conv.weight
-    rows = model.audio_adaptor(batch.features.astype(weight.dtype)).astype(x.dtype)
+    rows = model.audio_adaptor(encoded(model, batch).astype(weight.dtype)).astype(x.dtype)
     sounds = rows.reshape(-1, x.shape[-1])[mx.maximum(batch.patches, 0)]
     return mx.where((batch.patches >= 0)[..., None], sounds, x)
+
+
+def encoded(model: Model, batch: Batch) -> mx.array:
+    """(C, E, width): the batch's features, or, where the encoder is trained, what it makes of the log-mels
+    that stand in their place. Each chunk is encoded alone: padding would change what is heard."""
+    assert batch.features is not None
+    if not is_trained(model.audio_encoder):
+        return batch.features
+    lengths = batch.extra["chunk_lengths"].tolist()
+    chunks = [model.audio_features(mel[:frames]) for mel, frames in zip(batch.features, lengths, strict=True)]
+    longest = (batch.features.shape[1] + 1) // 2 // 2
+    return mx.stack([mx.pad(chunk, [(0, longest - chunk.shape[0]), (0, 0)]) for chunk in chunks])
 
 
 def is_blockwise(options: ForwardOptions, length: int) -> bool:
