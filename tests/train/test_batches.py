@@ -158,7 +158,8 @@ def test_fewer_rows_than_processes_are_refused_for_training_alone():
     batches = Batches(many(3), Numbered(many(3)), config("plain"), 0, 4)
     with pytest.raises(DataError, match="3 rows for 4 processes"):
         batches(0)
-    assert len([*batches.in_order()]) == 1
+    assert len([*batches.in_order()]) == len([*batches.in_order(every_rank=True)]) == 1
+    assert 0 < batches.padding() < 1
 
 
 def test_sorting_by_length_leaves_little_padding():
