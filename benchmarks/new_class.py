@@ -115,8 +115,9 @@ def main() -> None:
     subprocess.run(
         [sys.executable, "-c", "from mlx_audio_r1.cli.main import main; main()", "train", "sft",
          "--model", "nano", "--data", str(data), "--adapter-path", str(adapter), "--iters", str(given.iters),
-         "--batch-size", "16", "--learning-rate", given.learning_rate, "--train-adaptor", "--seed", str(given.seed),
-         "--no-grad-checkpoint", "--feature-cache", str(given.work / "features"), "--overwrite"],
+         "--batch-size", "16", "--learning-rate", given.learning_rate, "--train-adaptor", "--seed",
+         str(given.seed), "--no-grad-checkpoint", "--feature-cache", str(given.work / "features"),
+         "--overwrite"],
         check=True)  # fmt: skip
     seconds = time.monotonic() - started
     after = measured(adapter, given.per_task)

@@ -74,7 +74,9 @@ def gather(r1: AudioR1, config: TrainConfig, make: Make, ranks: Ranks, counting:
         lessons.splits[split] = batches
         lessons.said += _notes(path.name, batches)
         if isinstance(features, FeatureStore):
-            features.prepare(batches.chunks(), lambda done, total: counting("encoding sounds", done, total))
+            share = [*batches.chunks()][ranks.rank :: ranks.size]
+            features.prepare(share, lambda done, total: counting("encoding sounds", done, total))
+    ranks.add(mx.array(0.0))  # go on together
     return lessons
 
 
