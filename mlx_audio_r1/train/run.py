@@ -63,6 +63,13 @@ class Silent:
         return False
 
 
+class _Follower(Silent):
+    """What another rank than the first tells: nothing, but it stops when it is asked to."""
+
+    def __init__(self, watch: Watcher):
+        self.stop = watch.stop  # type: ignore[method-assign]
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a run went. first: is this the rank that speaks?"""
@@ -88,6 +95,8 @@ def fine_tune(
 ) -> Outcome:
     """Train, or go on training. Raises DataError, PlanError, DiskError or TrainingError."""
     watch, ranks = watch or Silent(), Ranks.found()
+    if not ranks.first:
+        watch = _Follower(watch)
     preflight.preflight(config, force)
     mx.set_memory_limit(preflight.memory_limit(config))
     run = _Run(config, recipe, watch, ranks, overwrite)
