@@ -97,7 +97,9 @@ def fine_tune(
     watch, ranks = watch or Silent(), Ranks.found()
     if not ranks.first:
         watch = _Follower(watch)
-    preflight.preflight(config, force)
+    plan = preflight.preflight(config, force)
+    if plan:
+        watch.say(preflight.in_words(plan))
     mx.set_memory_limit(preflight.memory_limit(config))
     run = _Run(config, recipe, watch, ranks, overwrite)
     try:
