@@ -50,7 +50,7 @@ def _answer(audio: list[str], prompt: str, options: dict[str, Any]) -> None:
     from mlx_audio_r1.cli.show import ReplyPrinter, prefill_progress, reply_record, show_pieces, show_timings
     from mlx_audio_r1.cli.startup import import_engine
 
-    import_engine()
+    import_engine(tuner=bool(options["adapter_path"]))
     from mlx_audio_r1.session import load
 
     own = {name: options.pop(name) for name in

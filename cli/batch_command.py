@@ -62,7 +62,7 @@ def batch(ctx: click.Context, inputs: tuple[str, ...], **options: Any) -> None:
 def _batch(inputs: list[str], options: dict[str, Any]) -> int:
     from mlx_audio_r1.cli.startup import import_engine
 
-    import_engine()
+    import_engine(tuner=bool(options["adapter_path"]))
     from mlx_audio_r1.cli.working import work
     from mlx_audio_r1.jobs.pending import pending
     from mlx_audio_r1.jobs.run import record

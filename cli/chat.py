@@ -66,7 +66,7 @@ def _conversation(system_prompt: str | None, options: dict[str, Any]) -> Iterato
     from mlx_audio_r1.cli.room import reply_room
     from mlx_audio_r1.cli.startup import import_engine
 
-    import_engine()
+    import_engine(tuner=bool(options["adapter_path"]))
     from mlx_audio_r1.prompt_cache import PromptCache, fingerprint
     from mlx_audio_r1.serve.rows import Batch
     from mlx_audio_r1.session import load

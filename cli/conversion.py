@@ -19,11 +19,11 @@ def run_conversion(hf_path: str, mlx_path: Path, recipe: Any, **how: Any) -> Pat
 
 
 @contextmanager
-def shown_options(doing: str, **how: Any) -> Iterator[Any]:
-    """`Options` that show source bytes done, rate and time left."""
+def shown_options(doing: str, tuner: bool = False, **how: Any) -> Iterator[Any]:
+    """`Options` that show source bytes done, rate and time left. tuner: as in `import_engine`."""
     from mlx_audio_r1.cli.startup import import_engine
 
-    import_engine()
+    import_engine(tuner)
     from huggingface_hub import logging
 
     from mlx_audio_r1.convert import Options

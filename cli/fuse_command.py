@@ -31,7 +31,7 @@ def fuse(
     from mlx_audio_r1.cli.conversion import shown_options
     from mlx_audio_r1.cli.model_choice import choose_model
 
-    with shown_options("merging", force=force) as options:
+    with shown_options("merging", tuner=True, force=force) as options:
         from mlx_audio_r1.convert import check_login, upload
         from mlx_audio_r1.convert.fuse import fuse as merge
 

@@ -94,7 +94,7 @@ def _start(bound: Any, options: dict[str, Any]) -> None:
     from mlx_audio_r1.cli.room import reply_room
     from mlx_audio_r1.cli.startup import import_engine
 
-    import_engine()
+    import_engine(tuner=bool(options["adapter_path"]))
     from dataclasses import replace
 
     from mlx_audio_r1.adapter_files import read_adapter

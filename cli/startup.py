@@ -34,13 +34,16 @@ class _Module(types.ModuleType):
 own_process = False  # set by the console script: nobody else's transformers is at stake
 
 
-def import_engine() -> None:
-    """Import mlx-lm's generate module, quickly when the process is ours alone."""
+def import_engine(tuner: bool = False) -> None:
+    """Import mlx-lm's generate module, quickly when the process is ours alone; `tuner` what adapters need."""
     if not own_process or any(m in sys.modules for m in (*_MODULES, "mlx_lm")):
         return
     sys.modules.update({name: _Module(name) for name in _MODULES})
     try:
-        import mlx_lm.generate  # noqa: F401
+        import mlx_lm.generate
+
+        if tuner:
+            import mlx_lm.tuner.utils  # noqa: F401
     finally:
         for name in _MODULES:
             sys.modules.pop(name, None)

@@ -71,7 +71,7 @@ def transcribe(ctx: click.Context, audio: tuple[str, ...], **options: Any) -> No
 def _transcribe(audio: list[str], options: dict[str, Any]) -> int:
     from mlx_audio_r1.cli.startup import import_engine
 
-    import_engine()
+    import_engine(tuner=bool(options["adapter_path"]))
     from mlx_audio_r1.cli.working import work
     from mlx_audio_r1.jobs import outputs
     from mlx_audio_r1.jobs.transcripts import cutting

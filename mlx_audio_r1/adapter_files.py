@@ -110,18 +110,26 @@ def describe_adapter(path: str | Path) -> dict[str, Any]:
 def write_adapter(
     folder: str | Path, arrays: Mapping[str, mx.array], config: AdapterConfig, filename: str = WEIGHTS_FILE
 ) -> Path:
-    """Write an adapter; gives the folder back.
+    """Write an adapter; gives the folder back. Raises DiskError."""
+    return write_pair(folder, {filename: arrays}, config.to_dict())
+
+
+def write_pair(
+    folder: str | Path, weights: Mapping[str, Mapping[str, mx.array]], config: Mapping[str, Any]
+) -> Path:
+    """Write weights (file name -> arrays) and adapter_config.json; gives the folder back.
 
     Each file is whole or not there, and a folder is never loadable with one file of an old adapter and the
-    other of a new. Raises DiskError.
+    other of a new: an old configuration that differs goes first, and comes last. Raises DiskError.
     """
     folder = Path(folder).expanduser()
-    text = json.dumps(config.to_dict(), indent=4) + "\n"
+    text = json.dumps(config, indent=4) + "\n"
     path = folder / CONFIG_FILE
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if path.exists() and path.read_bytes() != text.encode():
             path.unlink()
-    write_arrays(folder / filename, arrays)
+    for name, arrays in weights.items():
+        write_arrays(folder / name, arrays)
     write_file(path, text)
     return folder

@@ -40,12 +40,11 @@ Arrays = dict[str, mx.array]
 @dataclass
 class _Attached:
     """What a model with an adapter remembers. whole: parameters trained as they are. base: their values
-    before, None where they were let go. off: how many `disabled` blocks are open."""
+    before, None where they were let go."""
 
     config: AdapterConfig
     whole: tuple[str, ...]
     base: Arrays | None
-    off: int = 0
 
 
 # ---- putting it on
@@ -312,16 +311,11 @@ def disabled(model: Model) -> Iterator[None]:
     state = _require(model)
     if state.whole and state.base is None:
         raise CheckpointError(LET_GO)
-    if state.off:
-        state.off += 1
-        try:
-            yield
-        finally:
-            state.off -= 1
+    if model.adapter_off:
+        yield
         return
     parameters = dict(tree_flatten(model.parameters())) if state.whole else {}
     trained = {name: parameters[name] for name in state.whole}
-    state.off = 1
     try:
         _switch(model, off=True)
         _put(model, state.base or {})
@@ -329,13 +323,6 @@ def disabled(model: Model) -> Iterator[None]:
     finally:
         _put(model, trained)
         _switch(model, off=False)
-        state.off = 0
-
-
-def is_disabled(model: Model) -> bool:
-    """Is the adapter of this model off at the moment?"""
-    state = _state(model)
-    return bool(state and state.off)
 
 
 def settle(model: Model) -> None:
@@ -349,6 +336,7 @@ def settle(model: Model) -> None:
 
 
 def _switch(model: Model, *, off: bool) -> None:
+    model.adapter_off = off
     for _, layer in adapted(model):
         layer.off = off
 

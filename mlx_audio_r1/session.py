@@ -18,7 +18,6 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from mlx_audio_r1 import adapters
 from mlx_audio_r1 import audio as audio_in
 from mlx_audio_r1.adapter_files import read_adapter
 from mlx_audio_r1.config import CHUNK_SECONDS, MAX_CHUNK_SECONDS, SAMPLE_RATE, ModelConfig, patch_count
@@ -302,7 +301,7 @@ class AudioR1:
 
     def _cache(self) -> PromptCache | None:
         """The prompt cache; none while the adapter is switched off, for it keeps what the adapter made."""
-        return None if adapters.is_disabled(self.model) else self.prompt_cache
+        return None if self.model.adapter_off else self.prompt_cache
 
     def _prefix(self, ids: list[int], heard: Heard, settings: Settings) -> Prefix | None:
         """What the prompt cache has or will have of the prompt up to its last <audio_end>."""
@@ -437,6 +436,8 @@ def load(
     if folder == NANO and mx.default_device() == mx.cpu:
         model.set_dtype(mx.float32)  # half precision is emulated there and takes twice the time
     if adapter_path is not None:
+        from mlx_audio_r1 import adapters  # brings mlx-lm's trainer, and that transformers: a second or more
+
         adapters.load_adapter(model, adapter_path)
         adapters.settle(model)
     tokenizer = Tokenizer.from_folder(folder, model.config.eos_token_ids)

@@ -27,6 +27,7 @@ class Model(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
+        self.adapter_off = False  # set while adapters.disabled is in force
         self.audio_encoder = AudioEncoder(config.audio)
         self.audio_adaptor = AudioAdaptor(config.audio)
         self.language_model = open_attention(qwen2.Model(qwen2.ModelArgs.from_dict(asdict(config.text))))
