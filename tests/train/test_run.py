@@ -138,19 +138,19 @@ def test_a_preference_run_goes_on_with_the_reference_it_began_with(base, pairs, 
 
 
 def test_killed_again_and_again_it_ends_in_the_same_bits(base, tones, plain, tmp_path):
-    kill_until_done(base, tones, tmp_path / "run", kills=2, seconds=(2.5, 5.0))
+    kill_until_done(base, tones, tmp_path / "run", kills=2)
     assert same(plain, tmp_path / "run") and curve(plain) == curve(tmp_path / "run")
 
 
 @pytest.mark.long
 def test_killed_twenty_times_it_ends_in_the_same_bits(base, tones, tmp_path):
     go(base, tones, tmp_path / "one", iters=120, save_every=3)
-    kill_until_done(base, tones, tmp_path / "two", kills=20, seconds=(1.0, 4.0), iters=120, save_every=3)
+    kill_until_done(base, tones, tmp_path / "two", kills=20, iters=120, save_every=3)
     assert same(tmp_path / "one", tmp_path / "two") and curve(tmp_path / "one") == curve(tmp_path / "two")
 
 
-def kill_until_done(base, data, folder, kills, seconds, **given):
-    """The program as people start it, killed at random moments, then left alone."""
+def kill_until_done(base, data, folder, kills, **given):
+    """The program as people start it, killed at random moments behind its next checkpoint, then left alone."""
     dice = random.Random(3)
     told = {**SMALL, **given}
     args = ["train", "sft", "--model", str(base), "--data", str(data), "--adapter-path", str(folder), "--iters",
@@ -159,12 +159,21 @@ def kill_until_done(base, data, folder, kills, seconds, **given):
             ]  # fmt: skip
     command = [sys.executable, "-c", "from mlx_audio_r1.cli.main import main; main()", *args]
     for _ in range(kills):
+        before = newest(folder)
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(dice.uniform(*seconds))
+        while newest(folder) == before:
+            assert process.poll() is None, "it ended by itself: nothing was killed"
+            time.sleep(0.002)
+        time.sleep(dice.uniform(0.0, 0.1))
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0 and done.stdout == f"{folder}\n", done.stderr
+
+
+def newest(folder):
+    """Name of the last checkpoint, whole or half made."""
+    return max((path.name for path in (folder / "checkpoints").glob("*")), default="")
 
 
 # ---- DPO
