@@ -31,6 +31,7 @@ from mlx_audio_r1.train.optim import OptimConfig, muon_and_adamw
 PATCH_SECONDS = 0.08
 SHORTEST = 0.12  # s, shorter sounds are labelled as this long
 MOST_EVENTS, MOST_SECONDS = 6, 10
+LONGEST = 60  # tenths of a second, longer sounds count as this long
 BATCH_FRAMES = 12_000  # mel frames a step
 LOWEST_LEVEL, LEVEL_STEP = -60.0, 4.0  # dB of the summed mel power
 LEVEL_NOISE, FRAME_NOISE = 0.06, 0.015  # log-mel units, added while training
@@ -66,6 +67,7 @@ EVENT_HEADS: dict[str, tuple[int, Label]] = {  # what a patch of a sound is aske
     "start_tenth": (10, lambda e: _tenths(e.start) % 10),
     "end_second": (MOST_SECONDS + 1, lambda e: _end(e, lambda t: t // 10)),
     "end_tenth": (10, lambda e: _end(e, lambda t: t % 10)),
+    "length": (LONGEST + 1, lambda e: _end(e, lambda t: min(t - _tenths(e.start), LONGEST))),
 }
 PATCH_HEADS = {  # what every patch is asked
     "source": len(w.SOURCES) + 1,  # 0: nothing
@@ -83,8 +85,13 @@ WEIGHTS = {  # of the heads' losses; all others 0.5. What a sound is must not dr
     "pitch_now": 2.0,
     "level_now": 2.0,
     "floor": 1.5,
-    "contour": 1.5,
-    "ramp": 1.0,
+    "contour": 3.0,
+    "ramp": 3.0,
+    "level": 4.0,
+    "pitch": 1.5,
+    "end_pitch": 1.5,
+    "start_tenth": 1.5,
+    "length": 4.0,
     "order": 1.0,
     "last": 1.0,
     "onset": 1.0,
@@ -105,6 +112,8 @@ def labels(truth: w.Truth, log_mel: np.ndarray) -> np.ndarray:
     table["level_now"][:] = _levels(log_mel, count)
     for number, event in enumerate(truth.events, start=1):
         _label_event(table, time, number, event, is_last=number == len(truth.events))
+    if truth.kind != "pair":
+        table["level"][:] = IGNORE  # nothing to compare with, and the loss would be all zeros' own
     return np.stack(list(table.values()), axis=1)
 
 

@@ -19,6 +19,8 @@ import numpy as np
 from mlx_audio_r1.config import ModelConfig
 from mlx_audio_r1.models.step_audio_r1 import Model
 from mlx_audio_r1.nano.clips import Clips
+from mlx_audio_r1.nano.drills import make_comparison, make_conclusion, make_drill
+from mlx_audio_r1.nano.phrasing import vary
 from mlx_audio_r1.nano.vocabulary import SYSTEM_PROMPTS, Prompts
 from mlx_audio_r1.tasks.acoustic import questions as q
 from mlx_audio_r1.train.loop import LoopConfig, train
@@ -26,13 +28,15 @@ from mlx_audio_r1.train.losses import IGNORE, supervised_tokens, token_cross_ent
 from mlx_audio_r1.train.optim import OptimConfig, muon_and_adamw
 
 BATCH_TOKENS = 4_000  # a step, the audio patches included
-PER_CLIP = 4  # questions behind one clip
+PER_CLIP = 2  # questions behind one clip; only the first of them is asked for the note, which is the same
 GROUPS = 2  # clips are drawn that many times over and sorted by length, so that little is padding
 ROUND_TO = 8  # lengths are padded to a multiple, so that few shapes exist
-DIRECT_SHARE, CHOICE_SHARE = 0.15, 0.4  # of the batches: no thinking, options
-ALONE_SHARE, SYSTEM_SHARE = 0.12, 0.04  # one question a prompt (text first, text only); a system prompt
+DIRECT_SHARE, CHOICE_SHARE = 0.15, 0.5  # of the batches: no thinking, options
+DRILLS_FIRST, DRILLS_LATER, DRILLS_FADE = 0.5, 0.3, 400  # share of the batches without sound, fading, steps
+DRILLS, DRILL_SHARES = 40, (0.25, 0.2, 0.55)  # prompts a batch; shares of words, comparisons, conclusions
+ALONE_SHARE, SYSTEM_SHARE = 0.08, 0.04  # one question a prompt (text first, text only); a system prompt
 TEXT_ONLY_SHARE = 0.12  # of the prompts that stand alone
-CAPTION_SHARE, OFF_TOPIC_SHARE, LOWER_SHARE = 0.04, 0.02, 0.1  # of the questions
+CAPTION_SHARE, OFF_TOPIC_SHARE = 0.04, 0.02  # of the questions
 
 
 Row = tuple[list[int], list[int]]  # prompt, completion
@@ -118,6 +122,11 @@ def encode_clips(model: Model, clips: Clips, path: Path) -> list[np.ndarray]:
         return np.split(data["rows"], np.cumsum(data["lengths"])[:-1])
 
 
+def drill_share(step: int) -> float:
+    """Many drills at first, when there is nothing yet to answer with."""
+    return DRILLS_LATER + (DRILLS_FIRST - DRILLS_LATER) * max(0.0, 1 - step / DRILLS_FADE)
+
+
 class Lessons:
     """Step -> batch: clips of one length, fresh questions, the same for the same seed and step."""
 
@@ -129,12 +138,48 @@ class Lessons:
 
     def __call__(self, step: int) -> tuple[mx.array, ...]:
         rng = np.random.default_rng([self.seed, step])
-        pool = self.clips.by_frames[int(rng.choice(self.lengths, p=self.share))]
-        batch = self._alone(rng, pool) if rng.random() < ALONE_SHARE else self._shared(rng, pool)
+        batch = self._drills(rng) if rng.random() < drill_share(step) else self._questions(rng)
         where = np.flatnonzero(np.array(batch.targets) != IGNORE)
         room = np.zeros(_round_up(len(where), 256), np.int32)
         room[: len(where)] = where
         return (*batch.arrays(), mx.array(room))
+
+    def _questions(self, rng: np.random.Generator) -> Batch:
+        pool = self.clips.by_frames[int(rng.choice(self.lengths, p=self.share))]
+        return self._alone(rng, pool) if rng.random() < ALONE_SHARE else self._shared(rng, pool)
+
+    def _drills(self, rng: np.random.Generator) -> Batch:
+        """Exercises without a sound."""
+        sorts = (self._words, self._comparisons, self._conclusions)
+        rows = sorts[int(rng.choice(len(sorts), p=DRILL_SHARES))](rng)
+        rows.sort(key=lambda row: len(row[0]) + len(row[1]))
+        at = int(rng.integers(GROUPS)) * len(rows) // GROUPS
+        rows = rows[at : at + len(rows) // GROUPS]
+        ids, targets = _pad(rows)
+        nothing = mx.zeros((len(rows), 2, self.outputs[0].shape[1]))
+        prefix = mx.zeros((len(rows), 0), mx.int32)
+        return Batch(nothing, prefix, self._patches(ids), mx.array(ids), mx.array(targets))
+
+    def _words(self, rng: np.random.Generator) -> list[Row]:
+        thinking = bool(rng.random() >= DIRECT_SHARE)
+        return [self._row(rng, make_drill(rng), [], thinking) for _ in range(GROUPS * DRILLS)]
+
+    def _comparisons(self, rng: np.random.Generator) -> list[Row]:
+        return [self._row(rng, make_comparison(rng), [], True) for _ in range(GROUPS * DRILLS)]
+
+    def _conclusions(self, rng: np.random.Generator) -> list[Row]:
+        choice = bool(rng.random() < CHOICE_SHARE)
+        truths = [self.clips.truths[i] for i in rng.integers(0, len(self.clips), GROUPS * DRILLS)]
+        asked = [make_conclusion(truth, rng, choice) for truth in truths]
+        return [self._with_note(question, self._row(rng, question, [], True)) for question in asked]
+
+    def _with_note(self, question: q.Question, row: Row) -> Row:
+        """The note goes over into the prompt: what follows from it is left to say."""
+        prompt, completion = row
+        note = self.prompts.encode(question.note)
+        pairs = zip(note, completion, strict=False)
+        told = next((n for n, (one, other) in enumerate(pairs) if one != other), len(note))
+        return [*prompt, *completion[:told]], completion[told:]
 
     def _question(self, rng: np.random.Generator, clip: int, choice: bool) -> q.Question:
         draw = rng.random()
@@ -149,12 +194,14 @@ class Lessons:
         choice, thinking = bool(rng.random() < CHOICE_SHARE), bool(rng.random() >= DIRECT_SHARE)
         system = str(rng.choice(SYSTEM_PROMPTS)) if rng.random() < SYSTEM_SHARE else None
         patches = (len(self.outputs[pool[0]]) + 1) // 2
-        each = patches + PER_CLIP * (25 + 40 * choice + 27 * thinking)
+        each = patches + PER_CLIP * (18 + 42 * choice + 42 * thinking)
         count = max(1, min(len(pool) // GROUPS, BATCH_TOKENS // each))
         groups = []
         for clip in rng.choice(pool, GROUPS * count, replace=len(pool) < GROUPS):
             asked = [self._question(rng, clip, choice) for _ in range(PER_CLIP)]
             rows = [self._row(rng, question, [patches], thinking, system=system) for question in asked]
+            if thinking:
+                rows[1:] = [self._with_note(*pair) for pair in zip(asked[1:], rows[1:], strict=False)]
             groups.append((int(clip), rows))
         groups.sort(key=lambda g: max(len(p) + len(c) for p, c in g[1]))
         at = int(rng.integers(GROUPS)) * count
@@ -162,7 +209,7 @@ class Lessons:
 
     def _row(self, rng: np.random.Generator, question: q.Question, patches: list[int], thinking: bool,
              **rendering: Any) -> Row:  # fmt: skip
-        prompt = self.prompts.prompt(_vary(rng, question.text), patches, thinking, **rendering)
+        prompt = self.prompts.prompt(vary(rng, question.text), patches, thinking, **rendering)
         return prompt, self.prompts.completion(question, thinking)
 
     def _stack(self, groups: Sequence[tuple[int, list[Row]]]) -> Batch:
@@ -196,13 +243,6 @@ class Lessons:
         """For every id its number among the row's patches, -1 where it is none."""
         is_patch = ids == self.prompts.tokenizer.audio_patch_id
         return mx.array(np.where(is_patch, np.cumsum(is_patch, axis=1) - 1, -1).astype(np.int32))
-
-
-def _vary(rng: np.random.Generator, text: str) -> str:
-    """Now and then as people type: lower case, no question mark."""
-    if "\n" in text or rng.random() >= LOWER_SHARE:
-        return text
-    return text.lower().rstrip("?.")
 
 
 def _pad(rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:

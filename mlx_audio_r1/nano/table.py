@@ -148,15 +148,16 @@ def _until_end(prompts: Prompts, tokens: list[int]) -> str:
 def measure(model: Model, prompts: Prompts, items: Sequence[Item], columns: Sequence[str] = ()) -> list[Row]:
     """A row a task; `columns` names what is measured besides thinking: direct, silence (default both)."""
     columns = columns or ("direct", "silence")
-    scores = {"thinking": _scores(items, answer(model, prompts, items))}
+    shares = {"thinking": scores(items, answer(model, prompts, items))}
     if "direct" in columns:
-        scores["direct"] = _scores(items, answer(model, prompts, items, thinking=False))
+        shares["direct"] = scores(items, answer(model, prompts, items, thinking=False))
     if "silence" in columns:
-        scores["silence"] = _scores(items, answer(model, prompts, items, silence=True))
-    return list(_rows(items, scores))
+        shares["silence"] = scores(items, answer(model, prompts, items, silence=True))
+    return list(_rows(items, shares))
 
 
-def _scores(items: Sequence[Item], replies: Sequence[tuple[str, str]]) -> np.ndarray:
+def scores(items: Sequence[Item], replies: Sequence[tuple[str, str]]) -> np.ndarray:
+    """(items,) 1.0 where the answer is right."""
     return np.array([q.score(i.question, reply) for i, (_, reply) in zip(items, replies, strict=False)])
 
 

@@ -15,9 +15,10 @@ import numpy as np
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, trainers
 
+from mlx_audio_r1.nano.drills import TELLING, WORDS
+from mlx_audio_r1.nano.phrasing import ADDITIONS, LEAD_INS, vary
 from mlx_audio_r1.prompt import AudioPart, Message, Segment, Special, render, to_ids
 from mlx_audio_r1.tasks.acoustic import questions as q
-from mlx_audio_r1.tasks.acoustic.speech import SENTENCES
 from mlx_audio_r1.tasks.acoustic.world import Truth
 from mlx_audio_r1.tokenizer import AUDIO_END, END_TURN, QWEN2_SPLIT, Tokenizer
 
@@ -76,14 +77,15 @@ def _texts(truths: Sequence[Truth], seed: int) -> Iterator[str]:
     rng = np.random.default_rng(seed)
     for i in rng.integers(0, len(truths), TEXTS):
         question = q.make_question(truths[i], rng)
-        yield question.text
+        yield vary(rng, question.text)
         yield f"{question.reasoning}{CLOSE}{question.answer}"
         yield q.describe(truths[i])
     frame = ["human\n", "assistant\n<think>\n", "assistant\n<think>\n\n</think>\n", "system\n"]
     yield from frame * 500
     yield from [*q.OFF_TOPIC, *SYSTEM_PROMPTS, q.HEARS, q.NOT_A_SOUND_QUESTION] * 20
-    yield from [w for t in q.TASKS.values() for w in t.ways] * 20
-    yield from SENTENCES * 5
+    ways = [way for task in q.TASKS.values() for way in task.ways]
+    yield from [*ways, *LEAD_INS, *ADDITIONS, *TELLING, "Say again: "] * 20
+    yield from [f" {word}" for word in WORDS] * 10
 
 
 class Prompts:

@@ -39,7 +39,7 @@ def test_patches_of_a_sound_know_all_of_it():
     inside = table["source"] == 1 + SOURCES.index("sine tone")
     assert np.flatnonzero(inside).tolist() == list(range(6, 19))
     expected = {"start_second": 0, "start_tenth": 5, "end_second": 1, "end_tenth": 5, "order": 1, "last": 2,
-                "contour": 1, "ramp": 4}  # fmt: skip
+                "contour": 1, "ramp": 4, "length": 10}  # fmt: skip
     for name, value in expected.items():
         assert set(table[name][inside].tolist()) == {value}, name
 
@@ -49,6 +49,12 @@ def test_patches_outside_are_asked_nothing_about_it():
     outside = table["source"] == 0
     assert set(table["pitch"][outside].tolist()) == {IGNORE}
     assert set(table["order"][outside].tolist()) == {0}
+
+
+def test_levels_are_asked_where_there_is_another_sound_to_compare():
+    tones = (Event("bell", 0.2, 0.6, 300.0, 300.0), Event("bell", 1.0, 1.6, 300.0, 300.0, level_db=-8))
+    pair, sequence = (columns(Truth(kind, 2.0, tones, 40))["level"] for kind in ("pair", "sequence"))
+    assert set(pair.tolist()) == {IGNORE, 0, 1} and set(sequence.tolist()) == {IGNORE}
 
 
 def test_the_pitch_now_follows_the_glide():

@@ -87,7 +87,7 @@ def test_a_batch_answers_as_one_prompt_does(replies, items):
 
 def test_the_embedded_model_hears(replies, items):
     free = [k for k, item in enumerate(items) if not item.question.options]
-    scores = table._scores(items, replies)[free]
+    scores = table.scores(items, replies)[free]
     chance = np.mean([items[k].question.chance for k in free])
     assert scores.mean() > chance + 0.2
 

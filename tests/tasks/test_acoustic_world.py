@@ -81,6 +81,24 @@ def test_it_is_quiet_before_the_first_sound():
             assert before < 0.1 * np.abs(clip.waveform).max()
 
 
+def test_some_clips_have_nothing_between_the_sounds():
+    clips = [make_clip(seed, "repeat") for seed in range(60)]
+    quiet = [c for c in clips if (c.waveform == 0).mean() > 0.1]
+    assert 4 <= len(quiet) <= 24
+    assert all(c.truth.floor_db == 40 for c in quiet)
+
+
+def test_some_tones_fill_the_clip_from_edge_to_edge():
+    clips = [make_clip(seed, "single") for seed in range(80)]
+    filling = [c for c in clips if (c.truth.events[0].start, c.truth.events[0].end) == (0.0, c.truth.seconds)]
+    assert 6 <= len(filling) <= 30
+    for clip in filling:
+        event = clip.truth.events[0]
+        if clip.truth.floor_db == 40 and event.ramp_db == 0:
+            edge, middle = clip.waveform[:160].std(), clip.waveform[len(clip.waveform) // 2 :].std()
+            assert edge > 0.4 * middle
+
+
 def test_counts_contours_and_floors_are_spread():
     counts = Counter(len(make_clip(s, "repeat").truth.events) for s in range(90))
     contours = Counter(make_clip(s, "single").truth.events[0].contour for s in range(40))

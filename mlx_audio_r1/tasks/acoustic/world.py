@@ -47,6 +47,9 @@ LEVELS = (0, -8, -12, -16)  # dB of one sound of a pair below the other
 FLOORS = (5, 10, 15, 25, 40)  # dB of the background below the sounds; 40 stands for 38 and more
 LOW_PITCH, HIGH_PITCH = 150.0, 1_800.0  # Hz, the range of tones
 TENTH_JITTER, PITCH_JITTER = 0.03, 0.03  # s, ratio
+SYNTHETIC_SHARE = 0.2  # of the clips: straight from a synthesiser, without room, microphone and background
+FILLING_SHARE = 0.25  # of the single steady tones: from the first sample to the last, with hard edges
+EDGE = 800  # samples, longer than any fade of a tone
 
 
 @dataclass(frozen=True)
@@ -159,18 +162,25 @@ def _single(canvas: _Canvas) -> None:
     steady = source in STEADY_TONES
     contour = str(rng.choice(CONTOURS)) if steady else "steady"
     ramp = int(rng.choice(RAMPS, p=[0.11, 0.11, 0.11, 0.34, 0.11, 0.11, 0.11])) if steady else None
-    _add_tone(canvas, source, _spread(rng, [length], canvas.seconds)[0], length, contour, ramp)
+    at = _spread(rng, [length], canvas.seconds)[0]
+    start, end, edge = _jitter(rng, at), _jitter(rng, at + length), 0
+    if steady and rng.random() < FILLING_SHARE:
+        start, end, edge = 0.0, canvas.seconds, EDGE
+    _add_tone(canvas, source, (start, end), contour, ramp, edge)
 
 
-def _add_tone(canvas: _Canvas, source: str, at: int, length: int, contour: str, ramp: int | None) -> None:
-    start, end = _jitter(canvas.rng, at), _jitter(canvas.rng, at + length)
+def _add_tone(
+    canvas: _Canvas, source: str, span: tuple[float, float], contour: str, ramp: int | None, edge: int
+) -> None:
+    """`edge` samples are cut off at both ends, and with them the fades."""
+    start, end = span
     hz, end_hz = _draw_contour(canvas.rng, contour)
     curve = sounds.glide(hz, end_hz, end - start)
     if contour == "wobbling":
         semitones, rate = canvas.rng.uniform(0.8, 2.5), canvas.rng.uniform(4.0, 7.0)
         curve = sounds.vibrato(hz, end - start, semitones, rate)
-    sound = sounds.TONES[source](canvas.rng, curve)
-    sound = sound * sounds.level_ramp(len(sound), ramp or 0)
+    sound = sounds.TONES[source](canvas.rng, np.pad(curve, edge, mode="edge"))
+    sound = sound[edge : len(sound) - edge] * sounds.level_ramp(len(curve), ramp or 0)
     canvas.add(sound, Event(source, start, end, hz, end_hz, contour, ramp))
 
 
@@ -318,7 +328,9 @@ PAINTERS: dict[str, Callable[[_Canvas], None]] = {
 
 
 def _record(rng: Rng, canvas: _Canvas, kind: str) -> Clip:
-    """Level, room, microphone and background: the canvas as somebody recorded it."""
+    """Level, room, microphone and background: the canvas as somebody recorded it, or as it is."""
+    if rng.random() < SYNTHETIC_SHARE:
+        return _synthetic(rng, canvas, kind)
     x = canvas.waveform * 10 ** (rng.uniform(-32, -12) / 20)
     if rng.random() < 0.2:
         x = _room(rng, x)
@@ -333,6 +345,12 @@ def _record(rng: Rng, canvas: _Canvas, kind: str) -> Clip:
     if rng.random() < 0.2:
         x = _microphone(rng, x)
     return _finish(x, canvas, kind, None if kind == "noise" else floor)
+
+
+def _synthetic(rng: Rng, canvas: _Canvas, kind: str) -> Clip:
+    """What a program writes: any level, nothing between the sounds."""
+    x = canvas.waveform * 10 ** (rng.uniform(-30, -3) / 20)
+    return _finish(x, canvas, kind, None if kind in ("noise", "silence") else FLOORS[-1])
 
 
 def _finish(x: np.ndarray, canvas: _Canvas, kind: str, floor: int | None) -> Clip:

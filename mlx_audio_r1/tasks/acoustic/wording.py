@@ -1,0 +1,157 @@
+"""How each task is asked. The last `HELD_OUT_WAYS` of every task are never in training."""
+
+HELD_OUT_WAYS = 2
+
+WAYS: dict[str, tuple[str, ...]] = {
+    "source": (
+        "What kind of sound is it?", "What sound do you hear?", "What type of sound is this?",
+        "Name the sound.", "Which sound is played?", "What makes this sound?", "What is this sound?",
+        "What can be heard?", "Tell me which sound this is.", "What am I hearing?", "What is making the noise?",
+        "What is the source of the sound?", "What produces the sound?", "Which instrument or sound is it?",
+        "Say what kind of sound it is.", "What instrument is this?",
+        "How would you classify this sound?", "Identify the kind of sound."),
+    "main": (
+        "What is the main sound?", "What do you mostly hear?", "Which category fits the clip?",
+        "Which kind of sound dominates?", "What is this a recording of?", "What is the clip mainly?",
+        "What does the clip mostly contain?", "What is in the recording?", "What is in this clip?",
+        "What was recorded here?", "In one word, what is the clip?", "Which category does the audio belong to?",
+        "What is the most prominent sound?", "What kind of audio is it?", "Name the category of the clip.",
+        "What sort of clip is this?", "What would you call this recording?"),
+    "contour": (
+        "How does the pitch move?", "Does the pitch rise, fall, wobble or stay steady?",
+        "What does the pitch do over time?", "Is the pitch rising, falling, wobbling or steady?",
+        "What is the pitch contour?", "How does the tone change in pitch?", "Is the pitch going up or down?",
+        "Does the tone go up, go down, wobble or stay?", "How does the pitch change?",
+        "What happens to the pitch?", "Which way does the tone move?", "What shape does the pitch have?",
+        "Does the note rise or fall?", "Tell me how the pitch moves.", "Is the tone steady or does it move?",
+        "In which direction does the pitch go?", "Describe the pitch contour."),
+    "loudness": (
+        "How does the loudness change?", "Does it get louder or softer?", "What happens to the volume?",
+        "Is the volume growing, fading or steady?", "How does the volume change over time?",
+        "Does the sound grow, fade or stay steady?", "Does the volume go up or down?",
+        "Does the sound get louder, softer or neither?", "Is the loudness growing, fading or steady?",
+        "What happens to the loudness?", "How does the level change?", "Is the sound fading or growing?",
+        "Tell me how the volume changes.", "Does the level rise, fall or stay?",
+        "What does the loudness do?", "Describe how the volume evolves."),
+    "register": (
+        "Is the pitch low, middle or high?", "Which register is the sound in?", "How high is the pitch?",
+        "Is it a low, middle or high sound?", "What is the register?", "In which range is the pitch?",
+        "Is the tone low or high?", "Is the note low, middle or high?", "How high is the sound?",
+        "How low or high is it?", "Is this a high or a low sound?", "Tell me the register of the sound.",
+        "Does it sound low, middle or high?", "Which range does the sound lie in?", "What is the pitch range?",
+        "What register does the tone have?", "Would you call the pitch low, middle or high?"),
+    "compare": (
+        "Is the second tone higher or lower than the first?",
+        "How does the second pitch compare with the first?",
+        "Is the second sound higher, lower or the same?",
+        "Compare the pitch of the second sound with the first.",
+        "Is the second pitch higher, lower or the same?", "How does the pitch of the two sounds compare?",
+        "Compared with the first sound, how high is the second?",
+        "Is the second note above or below the first?",
+        "Does the second sound lie above or below the first?",
+        "Compare the second pitch with the first: higher, lower or the same?",
+        "How does the second tone compare in pitch?", "Is the second one higher, lower or the same in pitch?",
+        "Does the pitch go higher or lower from the first sound to the second?",
+        "What is the second pitch relative to the first?",
+        "Does the second tone have a higher or a lower pitch?",
+        "Second sound against the first: higher, lower or same?"),
+    "longer": (
+        "Which tone is longer?", "Which of the two tones lasts longer?",
+        "Is the first or the second tone longer?",
+        "Which sound is longer, the first or the second?", "Which sound lasts longer?",
+        "Which tone goes on longer?", "Which one is longer?", "Which sound takes more time?",
+        "Does the first or the second sound last longer?", "Which one lasts the longest?",
+        "Is the longer sound the first or the second?", "Tell me which tone lasts longer.",
+        "Which of the sounds is the longest?", "Which is held longer, the first or the second tone?",
+        "Which tone has the longer duration?", "Of the two sounds, which is the longer one?"),
+    "louder": (
+        "Which tone is louder?", "Which of the two sounds is louder?",
+        "Is the first or the second sound louder?",
+        "Which sound is the loudest?", "Which sound is stronger?",
+        "Which one is louder, the first or the second?", "Which one is the loudest?",
+        "Is the first or the second tone stronger?", "Which sound is played louder?",
+        "Is the louder sound the first or the second?", "Tell me which tone is louder.",
+        "Which tone has more volume?", "Which of the tones is the strongest?",
+        "Does the first or the second sound have more volume?",
+        "Which of the two has the higher volume?", "Of the two sounds, which is the louder one?"),
+    "count": (
+        "How many sounds are there?", "How many sounds do you hear?", "Count the sounds.",
+        "How many events are in the clip?", "How many times does it sound?",
+        "Tell me the number of sounds.", "How many are there?", "How many sounds does the clip have?",
+        "How many separate sounds can be heard?", "Count how many sounds there are.",
+        "How many times is it heard?",
+        "Count the events.", "How many sounds are in the recording?", "Give the number of sounds.",
+        "What is the number of events?", "How often does a sound start?"),
+    "first": (
+        "Which sound comes first?", "What is the first sound?", "What do you hear first?",
+        "What does the clip start with?", "Which sound is at the start?", "What sounds first?",
+        "Which sound starts the clip?", "Which sound is the first?", "What is heard first?",
+        "Which is the earliest sound?", "Name the first sound.", "What sound does the recording start with?",
+        "Tell me which sound comes first.", "What comes first?", "What is at the start of the clip?",
+        "What do you hear at the beginning?", "What opens the clip?"),
+    "last": (
+        "Which sound comes last?", "What is the last sound?", "What do you hear last?",
+        "What does the clip end with?", "Which sound is at the end?", "What sounds last?",
+        "Which sound ends the clip?", "Which sound is the last?", "What is heard last?",
+        "Which is the latest sound?", "Name the last sound.", "What sound does the recording end with?",
+        "Tell me which sound comes last.", "What comes last?", "What is at the end of the clip?",
+        "What do you hear at the very end?", "What closes the clip?"),
+    "order": (
+        "List the sounds in order.", "In which order do the sounds appear?",
+        "What sounds do you hear, in order?",
+        "Name all sounds in order.", "Which sounds are there, from first to last?",
+        "What is the order of the sounds?", "Tell me the sounds in order.", "In what order do the sounds come?",
+        "Name the sounds from first to last.", "Which sounds do you hear, and in which order?",
+        "List all sounds from the first to the last.", "In order, what can be heard?",
+        "What are the sounds, in order?", "List every sound as it comes.",
+        "Give the sequence of sounds.", "Write down the sounds one after the other."),
+    "before": (
+        "Does the {0} come before the {1}?", "Is the {0} before the {1}?",
+        "Is the {0} earlier than the {1}?",
+        "Do you hear the {0} first and the {1} later?", "Does the {1} come after the {0}?",
+        "Is the {1} later than the {0}?", "Is the {1} after the {0}?", "Does the {0} sound before the {1}?",
+        "Does the {0} start before the {1}?", "Does the {1} start after the {0}?",
+        "Is the {0} heard before the {1}?", "Is the {1} heard after the {0}?",
+        "Does the {0} come first and then the {1}?", "Do you hear the {1} after the {0}?",
+        "Does the {1} follow the {0}?", "Does the {0} precede the {1}?"),
+    "noisy": (
+        "Is the recording clean or noisy?", "Is the background clean or noisy?",
+        "How clean is the recording?",
+        "Is it a clean or a noisy recording?", "Clean or noisy?",
+        "What is the quality of the recording, clean or noisy?", "Is the clip clean or noisy?",
+        "How noisy is the recording?",
+        "Is there noise in the background, or is it clean?", "How clean is the background?",
+        "What is the background like, clean or noisy?", "Tell me whether the clip is clean or noisy.",
+        "Would you call the recording clean or noisy?", "Does the recording sound clean or noisy?"),
+    "speech": (
+        "Is there speech in the clip?", "Does anyone speak?", "Do you hear a voice?",
+        "Does somebody talk?",
+        "Is somebody speaking?", "Is there a voice?", "Do you hear speech?", "Is anyone talking?",
+        "Does the clip contain speech?", "Is there a person speaking?", "Does a person talk in the clip?",
+        "Can a voice be heard?", "Tell me whether somebody speaks.", "Is there somebody who talks?",
+        "Can you hear someone talking?", "Is any speech present?"),
+    "voice": (
+        "Is the speaker male or female?", "Is it a male or a female voice?",
+        "What is the gender of the speaker?",
+        "Is the voice male or female?", "Who is speaking, male or female?",
+        "Is this a male or a female speaker?", "Is a man or a woman speaking?",
+        "What gender does the voice have?",
+        "Is the person male or female?", "Do you hear a male or a female voice?",
+        "Tell me whether the voice is male or female.", "Is the speaker a man or a woman, male or female?",
+        "What is the gender of the voice?", "Which gender is the speaker?",
+        "Male or female speaker?", "Does the voice belong to a male or a female speaker?"),
+}  # fmt: skip
+
+OFF_TOPIC = (
+    "What is the capital of France?", "Who wrote Hamlet?", "Tell me a joke.", "How is the weather today?",
+    "Translate hello to German.", "What is your name?", "Write a poem.", "Who are you?",
+    "What is 15 times 23?", "How old are you?", "Recommend a movie.", "What is the meaning of life?",
+    "Write some code.", "How do I cook rice?", "Where can I buy shoes?", "Explain gravity.",
+    "What year is it?", "Do you like cats?", "Who won the game?", "What can you do?", "Hello!", "Hi",
+    "What can you hear?", "Help me with my homework.",
+)  # fmt: skip
+HEARS = (
+    "I can hear simple sounds: tones and how they move, bells, plucked strings, drums, clicks, noise, "
+    "music, silence and whether a man or a woman speaks."
+)
+NOT_A_SOUND_QUESTION = "That is not a question about a sound."
