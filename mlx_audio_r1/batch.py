@@ -79,7 +79,8 @@ class Engine:
     """Replies to many prompts from one model, `max_rows` at a time.
 
     kv_limit: bytes of keys and values at most; without it, what the machine offers beyond the weights.
-    logprobs: record the log-probability of every token in float32.
+    logprobs: record the log-probability of every token in float32. stop_loops: end a reply whose reasoning
+    loops, rather than closing the reasoning for it: what is learnt from must be the model's own choice.
     """
 
     def __init__(
@@ -90,11 +91,12 @@ class Engine:
         max_rows: int = MAX_ROWS,
         kv_limit: int | None = None,
         logprobs: bool = False,
+        stop_loops: bool = False,
     ):
         if max_rows < 1:
             raise PromptError(f"max_rows is {max_rows}: give 1 or more")
         self.model, self.tokenizer = model, tokenizer
-        self.max_rows, self.logprobs = max_rows, logprobs
+        self.max_rows, self.logprobs, self._stop_loops = max_rows, logprobs, stop_loops
         self.kv_limit = _room_beside(model) if kv_limit is None else kv_limit
         self.counts = Counts()
         self._generator = BatchGenerator(
@@ -231,8 +233,9 @@ class Engine:
 
     def _insert(self, request: Request, samples: list[int]) -> None:
         s, length, thinking = request.settings, len(request.ids), request.thinking_open
-        drafts = [Draft(request.id, i, ReplyWriter(self.tokenizer, length, s, thinking), request.started)
-                  for i in samples]
+        writers = [ReplyWriter(self.tokenizer, length, s, thinking, self._stop_loops) for _ in samples]
+        drafts = [Draft(request.id, i, writer, request.started)
+                  for i, writer in zip(samples, writers, strict=True)]
         last = [_in_float32] if self.logprobs else []
         uids = self._generator.insert(
             [request.ids[-1:] for _ in samples],

@@ -201,17 +201,25 @@ class ReplyWriter:
     """The part of a reply that is the same alone and in a batch: tokens in, steps out.
 
     `gate` belongs among the logits processors of the stream. After `push` has set `finish_reason`, or
-    the tokens have run out, `finish` gives the rest and the honest reason.
+    the tokens have run out, `finish` gives the rest and the honest reason. With `stop_loops` a loop in
+    the reasoning ends the reply, as one in the answer does, and no token is forced.
     """
 
-    def __init__(self, tokenizer: Tokenizer, prompt_length: int, settings: Settings, thinking_open: bool):
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        prompt_length: int,
+        settings: Settings,
+        thinking_open: bool,
+        stop_loops: bool = False,
+    ):
         self.token_ids: list[int] = []
         self.reasoning_tokens = 0
         self.finish_reason: str | None = None
         closing = len(tokenizer.encode(FORCED_CLOSE))
         budget = _budget_within(settings, closing)
         self.gate = ReasoningGate(tokenizer, prompt_length, budget, thinking_open)
-        self._stop_ids = tokenizer.stop_ids
+        self._stop_ids, self._stop_loops = tokenizer.stop_ids, stop_loops
         self._text = tokenizer.stream()
         self._splitter = ReasoningSplitter(thinking_open)
         self._watch = LoopWatch()
@@ -249,7 +257,7 @@ class ReplyWriter:
             self.gate.note_opened()
 
     def _on_loop(self) -> None:
-        if self._splitter.closed:
+        if self._splitter.closed or self._stop_loops:
             self.finish_reason = "loop"
         else:
             self.gate.close("loop")
