@@ -16,7 +16,16 @@ OPTIONS = (
     click.option("--kv-bits", type=BITS, help="Quantise the KV cache."),
     click.option("--kv-group-size", type=GROUPS, default="64", help="KV quantisation group."),
     click.option("--prefill-step-size", type=click.IntRange(1), default=2_048, help="Prompt tokens a step."),
-    click.option("--train", is_flag=True, help="Plan LoRA training instead of replies."),
+    click.option("--train", is_flag=True, help="Plan a training step instead of replies."),
+    click.option("--fine-tune-type", type=click.Choice(["lora", "dora", "full"]), default="lora",
+                 help="What is trained."),
+    click.option("--optimizer", type=click.Choice(["adam", "adamw", "muon", "sgd", "adafactor", "lion"]),
+                 default="adamw", help="Moments it keeps differ."),
+    click.option("--train-adaptor", is_flag=True, help="Train the audio adaptor as a whole, too."),
+    click.option("--train-encoder", is_flag=True, help="Train the audio encoder as a whole, too."),
+    click.option("--dpo", is_flag=True, help="Rows are pairs of replies."),
+    click.option("--attention", type=click.Choice(["auto", "plain", "blockwise"]), default="auto",
+                 help="Of training; auto: blockwise from 2,048 tokens."),
     click.option("--max-seq-length", type=click.IntRange(1), default=2_048, help="Longest training row."),
     click.option("--rank", type=click.IntRange(1), default=16, help="LoRA's rank."),
     click.option("--num-layers", type=click.IntRange(-1), default=-1, help="Last layers to train; -1: all."),
@@ -84,11 +93,7 @@ def _plan(checkpoint: Any, machine: Any, given: dict[str, Any], bits: int | None
     config, sizes = checkpoint.config, checkpoint.sizes
     weights = {"bits": bits, "group_size": int(given["group_size"])}
     if given["train"]:
-        layers = None if given["num_layers"] < 1 else given["num_layers"]
-        job = footprint.TrainingJob(
-            plan.context_for(config, given["max_seq_length"]), given["batch"], given["rank"], layers,
-            grad_checkpoint=given["grad_checkpoint"], **weights)
-        return plan.plan_training(config, sizes, machine, job)
+        return _training_plan(checkpoint, machine, given, weights)
     prompt = footprint.prompt_tokens(given["seconds"])
     context = given["context"] or max(prompt, plan.context_for(config, None))
     work = footprint.Workload(
@@ -96,3 +101,23 @@ def _plan(checkpoint: Any, machine: Any, given: dict[str, Any], bits: int | None
         given["kv_bits"] and int(given["kv_bits"]), int(given["kv_group_size"]),
         prefill_step=given["prefill_step_size"], **weights)
     return plan.plan_inference(config, sizes, machine, work)
+
+
+def _training_plan(checkpoint: Any, machine: Any, given: dict[str, Any], weights: dict[str, Any]) -> Any:
+    from mlx_audio_r1.footprint_training import TrainingJob
+    from mlx_audio_r1.plan import context_for
+    from mlx_audio_r1.plan_training import plan_training
+
+    whole = (("audio_adaptor", given["train_adaptor"]), ("audio_encoder", given["train_encoder"]))
+    same = ("batch", "rank", "grad_checkpoint", "attention", "fine_tune_type", "optimizer")
+    if given["fine_tune_type"] == "full":  # quantised weights cannot be trained
+        weights = {}
+    job = TrainingJob(
+        max_seq_length=context_for(checkpoint.config, given["max_seq_length"]),
+        num_layers=given["num_layers"] if given["num_layers"] > 0 else None,
+        also_trained=tuple(name for name, trained in whole if trained),
+        rows=2 if given["dpo"] else 1,
+        **{name: given[name] for name in same},
+        **weights,
+    )
+    return plan_training(checkpoint.config, checkpoint.sizes, machine, job)

@@ -1,4 +1,4 @@
-"""What takes memory: weights, KV cache, LoRA, activations. Formulas alone, no I/O; sizes in bytes.
+"""What takes memory: weights, KV cache, activations of replies. Formulas alone, no I/O; sizes in bytes.
 
 What follows from shapes is exact: weights, LoRA, KV cache, kept layer inputs. What depends on how long
 MLX keeps things alive is an estimate: its coefficients were measured on MLX's CPU back end with real
@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from mlx_audio_r1.config import AudioConfig, ModelConfig, TextConfig, parse_config
 from mlx_audio_r1.models.key_map import AUDIO_PREFIXES, PREFIXES
@@ -23,14 +24,6 @@ Tensors = Iterable[tuple[str, int, int]]  # name, bytes, values
 SLACK = 1.0 * GB  # run time, buffer pool, everything not listed; less for a model smaller than this
 SMALL_SLACK = 0.1 * GB
 MARGIN = 2.0  # over the CPU's activations: how far Metal runs ahead is not measured (CPU: 1.4 to 1.65)
-BACKWARD_VALUES = 10.4  # a token's live values in one layer's backward, per hidden + intermediate
-KEPT_VALUES = 28.2  # values a token and layer keeps for the backward without checkpoints, per hidden
-CHECKPOINTED_SCORES = 3.25  # live T x T arrays a head in the backward of unfused attention ...
-KEPT_SCORES = 1.9  # ... and a head and layer without checkpoints
-TILE_BYTES = 0.3 * GB / 5120  # of blockwise attention, per hidden
-HEAD_CHUNK = 128  # tokens whose logits exist at once in the loss
-HEAD_ARRAYS = 7.4  # live float32 (HEAD_CHUNK, vocabulary) arrays there
-BYTES_PER_TRAINED = 16  # float32 parameter, gradient, Adam's two moments
 
 BLOCK = 256  # tokens: lengths are planned in these, as mlx-lm's cache grows
 TOKENS_PER_SECOND = 12.5
@@ -69,22 +62,13 @@ class Workload:
     group_size: int = 64
 
 
-@dataclass(frozen=True)
-class TrainingJob:
-    """A LoRA training step of `batch` sequences; `num_layers` None trains every layer."""
+class Quantisable(Protocol):
+    """What says for which bits to plan: a Workload, a TrainingJob."""
 
-    max_seq_length: int = 2_048
-    batch: int = 1
-    rank: int = 16
-    num_layers: int | None = None
-    targets: str = "all"  # a key of TARGETS
-    grad_checkpoint: bool = True
-    attention: str = "blockwise"  # or "unfused"
-    bits: int | None = None
-    group_size: int = 64
-
-
-Job = Workload | TrainingJob
+    @property
+    def bits(self) -> int | None: ...
+    @property
+    def group_size(self) -> int: ...
 
 
 # ---- weights
@@ -150,7 +134,7 @@ def bits_per_value(config: ModelConfig, sizes: Sizes) -> float:
     return sizes.decoder * 8 / values
 
 
-# ---- KV cache, LoRA
+# ---- KV cache
 
 
 def kv_bytes_per_token(
@@ -177,23 +161,9 @@ def kv_bytes(text: TextConfig, work: Workload, value_bytes: int = 2) -> int:
     return work.rows * max(before, after)
 
 
-TARGETS = {  # LoRA on these linears of a layer
-    "all": ("q", "k", "v", "o", "gate", "up", "down"),
-    "attention": ("q", "k", "v", "o"),
-    "qv": ("q", "v"),
-}
-
-
 def prompt_tokens(seconds: float) -> int:
     """Tokens of a prompt with `seconds` of sound and an ordinary question."""
     return math.ceil(seconds * TOKENS_PER_SECOND) + QUESTION_TOKENS
-
-
-def lora_values(text: TextConfig, rank: int, num_layers: int, targets: str = "all") -> int:
-    """rank * (in + out), summed over the linears of the trained layers."""
-    h, kv, mlp = text.hidden_size, text.num_key_value_heads * text.head_dim, text.intermediate_size
-    outer = {"q": h, "k": kv, "v": kv, "o": h, "gate": mlp, "up": mlp, "down": mlp}
-    return rank * num_layers * sum(h + outer[name] for name in TARGETS[targets])
 
 
 # ---- activations: estimates
@@ -220,39 +190,7 @@ def activation_bytes(config: ModelConfig, sizes: Sizes, work: Workload, fused: b
     return int(MARGIN * sizes.value_bytes * max(step * wide + scores, decode))
 
 
-def kept_bytes(config: ModelConfig, sizes: Sizes, job: TrainingJob) -> int:
-    """What every trained layer keeps for the backward: its input, or all it computed. Lower layers: nothing."""
-    values = job.batch * job.max_seq_length * trained_layers(config, job) * config.text.hidden_size
-    return int((1 if job.grad_checkpoint else KEPT_VALUES) * values * sizes.value_bytes)
-
-
-def backward_bytes(config: ModelConfig, sizes: Sizes, job: TrainingJob) -> int:
-    """Transient of one layer's backward under checkpoints: 0.65 MiB a token for Step-Audio-R1."""
-    text, tokens = config.text, job.batch * job.max_seq_length
-    width = text.hidden_size + text.intermediate_size
-    return int(BACKWARD_VALUES * width * tokens * sizes.value_bytes) if job.grad_checkpoint else 0
-
-
-def attention_bytes(config: ModelConfig, sizes: Sizes, job: TrainingJob) -> int:
-    """Scores of the backward: T x T arrays when unfused (MLX trains so on Metal), tiles when blockwise."""
-    text = config.text
-    if job.attention == "blockwise":
-        return int(TILE_BYTES * text.hidden_size)
-    scores = text.num_attention_heads * job.batch * job.max_seq_length**2 * sizes.value_bytes
-    arrays = CHECKPOINTED_SCORES if job.grad_checkpoint else KEPT_SCORES * trained_layers(config, job)
-    return int(arrays * scores)
-
-
-def loss_bytes(text: TextConfig) -> int:
-    """Logits of the loss, HEAD_CHUNK tokens at a time, whatever the length."""
-    return int(HEAD_ARRAYS * HEAD_CHUNK * text.vocab_size * 4)
-
-
-def trained_layers(config: ModelConfig, job: TrainingJob) -> int:
-    return min(job.num_layers or config.text.num_hidden_layers, config.text.num_hidden_layers)
-
-
-def stored_sizes(config: ModelConfig, sizes: Sizes, job: Job) -> Sizes:
+def stored_sizes(config: ModelConfig, sizes: Sizes, job: Quantisable) -> Sizes:
     """The sizes of the weights a job plans with."""
     return quantised(config, sizes, job.bits, job.group_size) if job.bits else sizes
 

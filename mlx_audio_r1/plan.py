@@ -1,6 +1,7 @@
 """Will it fit? A plan: the parts of what is needed, what the machine offers, what would fit instead.
 
-Pure, no I/O: the formulas are in footprint.py, the files and the machine in memory.py. The surprise:
+Plans of replies are made here, those of training in plan_training.py. Pure, no I/O: the formulas are in
+footprint.py, the files and the machine in memory.py. The surprise:
 advice is found by trying. Every setting that could be lowered is lowered, gentlest first, and planned
 again, so what is advised does fit.
 """
@@ -9,14 +10,14 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
 from mlx_audio_r1 import footprint
 from mlx_audio_r1.config import ModelConfig
 from mlx_audio_r1.errors import PlanError
-from mlx_audio_r1.footprint import BLOCK, GB, GIB, Job, Sizes, TrainingJob, Workload
+from mlx_audio_r1.footprint import BLOCK, GB, GIB, Quantisable, Sizes, Workload
 
 DEFAULT_CONTEXT = 16_384
 MIN_LENGTH = 2_048  # a shorter context or sequence is no advice,
@@ -72,6 +73,7 @@ class Plan:
     machine: Machine
     reach: Reach
     alternatives: tuple[Alternative, ...] = ()
+    words: Mapping[str, str] = field(default_factory=lambda: PLAN_WORDS, repr=False, compare=False)
 
     @property
     def needed(self) -> int:
@@ -84,7 +86,7 @@ class Plan:
     @property
     def advice(self) -> list[str]:
         """One line for each thing that would make it fit, the nearest first; empty when it fits."""
-        return advice_in_words(self, PLAN_WORDS)
+        return advice_in_words(self, self.words)
 
 
 # ---- machines
@@ -125,7 +127,7 @@ def plan_inference(config: ModelConfig, sizes: Sizes, machine: Machine, work: Wo
         tuple((f"{n:,} repl{'y' if n == 1 else 'ies'}", tuple(longest(n, kv) for kv in kv_choices))
               for n in counts),
     )
-    return _finished(
+    return with_alternatives(
         Plan(f"{replies} of {work.context:,} tokens", inference_parts(config, sizes, machine, work),
              machine, reach),
         work, lambda job: inference_parts(config, sizes, machine, job),
@@ -139,7 +141,7 @@ def inference_parts(config: ModelConfig, sizes: Sizes, machine: Machine, work: W
     token = footprint.kv_bytes_per_token(config.text, work.kv_bits, work.kv_group_size, width)
     working = footprint.activation_bytes(config, sizes, work, machine.fused_attention)
     return (
-        *_weights(config, sizes, work),
+        *weight_parts(config, sizes, work),
         Part(f"KV cache, {work.kv_bits or 8 * width} bits", footprint.kv_bytes(config.text, work, width),
              f"{token:,} bytes a token"),
         Part("working memory", working + footprint.slack_bytes(sizes),
@@ -152,69 +154,19 @@ def largest_context(config: ModelConfig, sizes: Sizes, machine: Machine, work: W
 
     def needed(length: int) -> int:
         shorter = replace(work, context=length, prompt=min(work.prompt, length))
-        return _total(inference_parts(config, sizes, machine, shorter))
+        return total(inference_parts(config, sizes, machine, shorter))
 
-    return _longest(needed, machine.usable, config.context_length)
-
-
-def plan_training(config: ModelConfig, sizes: Sizes, machine: Machine, job: TrainingJob) -> Plan:
-    """Plan LoRA training: weights + 16 bytes a trained value + what grows with the sequence.
-
-    Without `mx.set_memory_limit` the estimates can be 1.5 times as large.
-    """
-    layers = footprint.trained_layers(config, job)
-    every = config.text.num_hidden_layers
-    batches = sorted({1, 2, 4, job.batch})
-    depths = sorted({layers, every, min(16, every)}, reverse=True)
-
-    def longest(num_layers: int, batch: int) -> int:
-        def needed(length: int) -> int:
-            other = replace(job, max_seq_length=length, num_layers=num_layers, batch=batch)
-            return _total(training_parts(config, sizes, other))
-
-        return _longest(needed, machine.usable, config.context_length)
-
-    reach = Reach(
-        "longest sequence",
-        tuple(f"batch {b}" for b in batches),
-        tuple((f"last {n} layers" if n < every else f"all {n} layers",
-               tuple(longest(n, b) for b in batches)) for n in depths),
-    )
-    rows = "one row" if job.batch == 1 else f"{job.batch} rows"
-    title = f"LoRA of rank {job.rank} on {layers} layers, {rows} of {job.max_seq_length:,} tokens"
-    return _finished(
-        Plan(title, training_parts(config, sizes, job), machine, reach),
-        job, lambda other: training_parts(config, sizes, other),
-        _training_knobs(config, sizes, job), TRAINING_CHANGES,
-    )
-
-
-def training_parts(config: ModelConfig, sizes: Sizes, job: TrainingJob) -> tuple[Part, ...]:
-    """Weights, LoRA and its optimizer, and the peak of one step."""
-    layers = footprint.trained_layers(config, job)
-    values = footprint.lora_values(config.text, job.rank, layers, job.targets)
-    kept = "layer inputs" if job.grad_checkpoint else "kept activations"
-    return (
-        *_weights(config, sizes, job),
-        Part("LoRA and Adam", footprint.BYTES_PER_TRAINED * values, f"{values / 1e6:,.1f} M values"),
-        Part(kept, footprint.kept_bytes(config, sizes, job), f"{layers} layers",
-             estimate=not job.grad_checkpoint),
-        Part("backward of a layer", footprint.backward_bytes(config, sizes, job), estimate=True),
-        Part("attention", footprint.attention_bytes(config, sizes, job), job.attention, estimate=True),
-        Part("loss", footprint.loss_bytes(config.text), f"{footprint.HEAD_CHUNK} tokens at a time",
-             estimate=True),
-        Part("slack", footprint.slack_bytes(sizes), estimate=True),
-    )
+    return longest_within(needed, machine.usable, config.context_length)
 
 
 def require_fit(plan: Plan, words: Mapping[str, str] | None = None) -> None:
     """Raise PlanError, with the nearest setting that fits, unless `plan` fits.
 
-    `words` gives the option that changes a setting, as in PLAN_WORDS, for another command.
+    `words` gives the option that changes a setting, as in PLAN_WORDS, for another command than `plan`.
     """
     if plan.fits:
         return
-    lines = advice_in_words(plan, words or PLAN_WORDS)
+    lines = advice_in_words(plan, words or plan.words)
     needs = f"{plan.title}: needs {gb(plan.needed)}, {plan.machine.name} offers {gb(plan.machine.usable)}"
     raise PlanError("; ".join([needs, *(f"try {line}" for line in lines[:1]), "--force goes on regardless"]))
 
@@ -236,22 +188,12 @@ INFERENCE_CHANGES = (  # one at a time; when none fits alone, the first two of t
      ("kv_bits", "prefill_step"), ("rows", "bits"), ("rows", "bits", "context"),
      ("rows", "bits", "kv_bits", "context")),
 )
-TRAINING_CHANGES = (
-    (("grad_checkpoint",), ("max_seq_length",), ("batch",), ("num_layers",), ("bits",)),
-    (("batch", "max_seq_length"), ("num_layers", "max_seq_length"), ("bits", "max_seq_length"),
-     ("batch", "bits", "max_seq_length"), ("num_layers", "bits", "max_seq_length"),
-     ("grad_checkpoint", "batch", "num_layers", "bits", "max_seq_length")),
-)
 PLAN_WORDS = {
     "context": "--context {}",
     "kv_bits": "--kv-bits {}",
     "prefill_step": "--prefill-step-size {}",
     "rows": "--batch {}",
     "bits": "--q-bits {}",
-    "max_seq_length": "--max-seq-length {}",
-    "batch": "--batch {}",
-    "num_layers": "--num-layers {}",
-    "grad_checkpoint": "--grad-checkpoint",
     "limit": "sudo sysctl iogpu.wired_limit_mb={}",
     "mac": "a Mac with {} GiB",
 }
@@ -261,19 +203,12 @@ Knobs = Mapping[str, Sequence[Any]]  # field -> values to try, the gentlest firs
 
 def _inference_knobs(config: ModelConfig, sizes: Sizes, work: Workload) -> Knobs:
     return {
-        "context": _shorter(work.context, max(MIN_LENGTH, work.prompt + MIN_REPLY)),
+        "context": shorter(work.context, max(MIN_LENGTH, work.prompt + MIN_REPLY)),
         "kv_bits": [b for b in (8, 4) if (work.kv_bits or 16) > b and _kv_possible(config, work)],
         "prefill_step": [n for n in (512, 128) if n < work.prefill_step],
         "rows": range(work.rows - 1, 0, -1),
-        "bits": _fewer_bits(config, sizes, work),
+        "bits": fewer_bits(config, sizes, work),
     }
-
-
-def _training_knobs(config: ModelConfig, sizes: Sizes, job: TrainingJob) -> Knobs:
-    fewer_layers = [16] if footprint.trained_layers(config, job) > 16 else []
-    return {"max_seq_length": _shorter(job.max_seq_length), "batch": range(job.batch - 1, 0, -1),
-            "num_layers": fewer_layers, "bits": _fewer_bits(config, sizes, job),
-            "grad_checkpoint": [] if job.grad_checkpoint else [True]}
 
 
 def _coarse(values: Sequence[Any]) -> Sequence[Any]:
@@ -281,15 +216,15 @@ def _coarse(values: Sequence[Any]) -> Sequence[Any]:
     return values[-1:] if isinstance(values, range) else values
 
 
-def _fewer_bits(config: ModelConfig, sizes: Sizes, job: Job) -> list[int]:
+def fewer_bits(config: ModelConfig, sizes: Sizes, job: Quantisable) -> list[int]:
     return [4] if footprint.bits_per_value(config, footprint.stored_sizes(config, sizes, job)) > 5 else []
 
 
-def _shorter(length: int, least: int = MIN_LENGTH) -> Sequence[int]:
+def shorter(length: int, least: int = MIN_LENGTH) -> Sequence[int]:
     return range((length - 1) // BLOCK * BLOCK, least - 1, -BLOCK)
 
 
-def _finished(
+def with_alternatives(
     plan: Plan,
     job: Any,
     parts: Callable[[Any], tuple[Part, ...]],
@@ -301,7 +236,7 @@ def _finished(
         return plan
 
     def settled(**values: Any) -> Alternative:
-        return Alternative(tuple(values.items()), _total(parts(replace(job, **values))))
+        return Alternative(tuple(values.items()), total(parts(replace(job, **values))))
 
     def found(names: tuple[str, ...]) -> Alternative | None:
         *before, last = names
@@ -345,7 +280,7 @@ def gb(size: float) -> str:
 # ---- inside
 
 
-def _weights(config: ModelConfig, sizes: Sizes, job: Job) -> list[Part]:
+def weight_parts(config: ModelConfig, sizes: Sizes, job: Quantisable) -> list[Part]:
     stored = footprint.stored_sizes(config, sizes, job)
     return [
         Part("decoder", stored.decoder, f"{footprint.bits_per_value(config, stored):.1f} bits a value"),
@@ -357,11 +292,11 @@ def _kv_possible(config: ModelConfig, work: Workload) -> bool:
     return config.text.head_dim % work.kv_group_size == 0
 
 
-def _total(parts: Iterable[Part]) -> int:
+def total(parts: Iterable[Part]) -> int:
     return sum(part.bytes for part in parts)
 
 
-def _longest(needed: Callable[[int], int], offered: int, limit: int) -> int:
+def longest_within(needed: Callable[[int], int], offered: int, limit: int) -> int:
     """The largest multiple of BLOCK up to `limit` (or `limit` itself) with needed(n) <= offered."""
     lengths = [*range(BLOCK, limit, BLOCK), limit]
     fitting = bisect_right(lengths, offered, key=needed)

@@ -13,7 +13,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from mlx_audio_r1 import footprint
 from mlx_audio_r1.config import read_config
 from mlx_audio_r1.errors import PlanError
-from mlx_audio_r1.footprint import GB, GIB, Sizes, TrainingJob, Workload, published, quantised
+from mlx_audio_r1.footprint import GB, GIB, Sizes, Workload, published, quantised
 from mlx_audio_r1.models.step_audio_r1 import Model
 from mlx_audio_r1.plan import (
     Machine,
@@ -22,9 +22,7 @@ from mlx_audio_r1.plan import (
     largest_context,
     mac,
     plan_inference,
-    plan_training,
     require_fit,
-    training_parts,
 )
 from tests.helpers import random_checkpoint
 
@@ -93,7 +91,7 @@ def test_quantised_sizes_are_those_mlx_makes(tmp_path, bits, group_size):
     assert quantised(config, before, bits, group_size).decoder == made
 
 
-# ---- KV cache and LoRA
+# ---- KV cache
 
 
 def test_kv_bytes_of_a_token():
@@ -116,15 +114,6 @@ def test_a_cache_quantised_late_is_counted_at_its_largest_moment():
     assert footprint.kv_bytes(R1.text, late) == 5_000 * 262_144  # more than 6,000 * 73,728
     assert footprint.kv_bytes(R1.text, replace(late, context=4_000)) == 4_000 * 262_144  # never quantised
     assert footprint.kv_bytes(R1.text, replace(late, context=40_000)) == 40_000 * 73_728
-
-
-@pytest.mark.parametrize(("rank", "qv", "attention", "every", "last_16"), [
-    (8, 8.4, 16.8, 67.1, 16.8), (16, 16.8, 33.6, 134.2, 33.6), (64, 67.1, 134.2, 536.9, 134.2),
-])
-def test_lora_values_of_the_table(rank, qv, attention, every, last_16):
-    found = [footprint.lora_values(R1.text, rank, layers, targets) / 1e6 for layers, targets in
-             ((64, "qv"), (64, "attention"), (64, "all"), (16, "all"))]
-    assert found == pytest.approx([qv, attention, every, last_16], abs=0.051)
 
 
 # ---- plans of replies
@@ -219,54 +208,3 @@ def test_require_fit_says_what_is_missing_in_one_line():
         "try --context 4096 (22.84 GB); --force goes on regardless")
     with pytest.raises(PlanError, match="try a shorter one"):
         require_fit(plan_inference(R1, FOUR, mac(32), Workload(16_384)), {"context": "a shorter one"})
-
-
-# ---- plans of training
-
-
-@pytest.mark.parametrize(("tokens", "four", "last_16", "six", "eight"), [
-    (1_024, 25.2, 23.1, 33.4, 41.6),
-    (2_048, 26.6, 23.9, 34.8, 43.0),
-    (4_096, 29.3, 25.7, 37.5, 45.7),
-    (8_192, 34.8, 29.1, 43.0, 51.2),
-    (10_240, 37.5, 30.9, 45.7, 53.9),
-])
-def test_training_peaks_of_the_table(tokens, four, last_16, six, eight):
-    job = TrainingJob(tokens)
-    found = [needed(training_parts(R1, *plan)) / GB for plan in (
-        (FOUR, job), (FOUR, replace(job, num_layers=16)), (SIX, job), (EIGHT, job))]
-    assert found == pytest.approx([four, last_16, six, eight], abs=0.051)
-
-
-def test_activations_without_checkpoints_and_with_unfused_attention():
-    """18.5 MB a token and 160 bytes * T^2 * 64 layers: 2,048 tokens take 80 GB, 4,096 250 GB."""
-    for tokens, gigabytes in ((2_048, 80), (4_096, 245)):
-        job = TrainingJob(tokens, grad_checkpoint=False, attention="unfused")
-        kept = footprint.kept_bytes(R1, FOUR, job) + footprint.attention_bytes(R1, FOUR, job)
-        assert kept / GB == pytest.approx(gigabytes, rel=0.03)
-    checkpointed = TrainingJob(10_240, attention="unfused")
-    assert footprint.attention_bytes(R1, FOUR, checkpointed) / GB == pytest.approx(27.3, abs=0.05)
-    assert footprint.backward_bytes(R1, FOUR, TrainingJob(1)) == int(0.65 * 2**20)
-
-
-@pytest.mark.parametrize(("offered", "rank", "layers", "longest"), [
-    (27, 16, 64, 2_304), (27, 8, 16, 5_888), (48, 16, 64, 17_920),
-])
-def test_longest_training_sequences(offered, rank, layers, longest):
-    plan = plan_training(R1, FOUR, offering(offered), TrainingJob(rank=rank, num_layers=layers))
-    assert dict(plan.reach.rows)[f"{'all' if layers == 64 else 'last'} {layers} layers"][0] == longest
-
-
-@pytest.mark.parametrize(("offered", "batch"), [(96, 5), (144, 8)])
-def test_batches_of_the_longest_rows(offered, batch):
-    machine = offering(offered)
-    assert plan_training(R1, FOUR, machine, TrainingJob(10_240, batch)).fits
-    assert not plan_training(R1, FOUR, machine, TrainingJob(10_240, batch + 1)).fits
-
-
-def test_training_advice_changes_one_thing_where_one_is_enough():
-    one = plan_training(R1, FOUR, mac(36), TrainingJob(4_096))
-    assert one.advice[0] == "--max-seq-length 3840 (28.96 GB)"
-    assert (("num_layers", 16),) in [a.changes for a in one.alternatives]
-    kept = plan_training(R1, FOUR, mac(48), TrainingJob(4_096, grad_checkpoint=False))
-    assert kept.advice[0].startswith("--grad-checkpoint")
