@@ -1,7 +1,8 @@
 """The two files of an adapter: found, checked, read, written, told apart.
 
 An adapter is a folder made by `audio-r1 train`, `audio-r1 adapters import` or mlx_lm.lora. The surprise: one
-numbered .safetensors file of such a folder is an adapter too, so that any checkpoint of a run can be tried.
+numbered .safetensors file of such a folder is an adapter too, and so is a folder checkpoints/0000100 below it,
+so that any checkpoint of a run can be tried.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def adapter_files(path: str | Path) -> tuple[Path, Path]:
     else:
         what = "is a file; give the folder of an adapter" if given.exists() else "no such folder"
         raise CheckpointError(f"{given}: {what}")
-    config = folder / CONFIG_FILE
+    run = folder.resolve().parent
+    config = (run.parent if run.name == "checkpoints" else folder) / CONFIG_FILE
     if not config.is_file():
         hint = "it holds a checkpoint, which --model takes" if (folder / "config.json").is_file() else (
             "give a folder made by audio-r1 train, audio-r1 adapters import or mlx_lm.lora")
@@ -66,7 +68,7 @@ def read_arrays(path: Path) -> dict[str, mx.array]:
 def _check_length(path: Path) -> None:
     try:
         header = read_header(path)
-        ends = [entry["data_offsets"][1] for entry in header.values()]
+        ends = [entry["data_offsets"][1] for entry in header.values() if math.prod(entry["shape"]) >= 0]
         with path.open("rb") as file:
             begin = 8 + int.from_bytes(file.read(8), "little")
         whole = bool(ends) and begin + max(ends) == path.stat().st_size

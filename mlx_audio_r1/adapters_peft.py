@@ -145,6 +145,9 @@ def _check_config(config: Mapping[str, Any]) -> None:
         raise ConfigError(f"r is {config.get('r')!r}, expected a whole number from 1 up")
     if not _is_number(config.get("lora_alpha")):
         raise ConfigError(f"lora_alpha is {config.get('lora_alpha')!r}, expected a number")
+    saved = config.get("modules_to_save")
+    if saved is not None and not (isinstance(saved, list) and all(isinstance(name, str) for name in saved)):
+        raise ConfigError(f"modules_to_save is {saved!r}, expected a list of module names")
     for key, fits in (("rank_pattern", _is_rank), ("alpha_pattern", _is_number)):
         pattern = config.get(key) or {}
         if not isinstance(pattern, dict) or not all(fits(value) for value in pattern.values()):

@@ -110,6 +110,7 @@ def test_alpha_in_place_of_scale_is_explained():
     ({"lora_parameters": None}, "lora_parameters is missing"),
     ({"lora_parameters": {"rank": 0, "scale": 1}}, "rank is 0"),
     ({"lora_parameters": {"rank": True, "scale": 1}}, "rank is True"),
+    ({"lora_parameters": {"rank": 2**40, "scale": 1}}, "expected a whole number from 1 to 65536"),
     ({"lora_parameters": {"rank": 8}}, "lacks scale"),
     ({"lora_parameters": {"rank": 8, "scale": float("nan")}}, "scale is nan"),
     ({"lora_parameters": {"rank": 8, "scale": 1, "dropout": 1}}, "dropout is 1"),
@@ -186,6 +187,41 @@ def test_dora_is_mlx_lms(build, bits):
     assert isinstance(theirs.layers[0].mlp.up_proj, DoRALinear)
     # |W + sBA| from three sums instead of one, through four layers: measured 7e-7.
     assert away([model(IDS)], [theirs(IDS)]) < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+@pytest.mark.parametrize("bits", [None, 4])
+def test_gradients_are_mlx_lms(build, kind, bits):
+    model, theirs = build(bits=bits), build(bits=bits)
+    attach(model, config(kind))
+    theirs.freeze()
+    linear_to_lora_layers(theirs, -1, {"rank": 4, "scale": 2.0, "dropout": 0.0}, use_dora=kind == "dora")
+    theirs.update(shaken(model).parameters())
+    ours, others = (dict(tree_flatten(nn.value_and_grad(m, lambda m: m(IDS).square().mean())(m)[1]))
+                    for m in (model, theirs))  # fmt: skip
+    assert ours.keys() == others.keys()
+    # Each relative to its own largest value. DoRA's norm is the difference again: measured 7e-6; LoRA: 0.
+    assert max(away([x], [others[name]]) for name, x in ours.items()) < (5e-5 if kind == "dora" else 1e-9)
+
+
+def test_no_float32_copy_of_a_bfloat16_input_is_made():
+    """Beside input and output one array of their size, where mlx-lm has five: measured 32 and 96 MB."""
+    linear = nn.Linear(512, 512, bias=False)
+    linear.set_dtype(mx.bfloat16)
+    parent = nn.Module()
+    parent.layer, theirs = LoRALinear.from_base(linear).eval(), LoRALinear.from_base(linear).eval()
+    adapter_layers.open_adapters(parent, seed=0)
+    x = mx.random.normal((16_384, 512)).astype(mx.bfloat16)  # 16 MB
+    mx.eval(x, parent.parameters(), theirs.parameters())
+
+    def peak(layer):
+        mx.clear_cache()
+        mx.reset_peak_memory()
+        before = mx.get_active_memory()
+        mx.eval(layer(x))
+        return mx.get_peak_memory() - before
+
+    assert peak(parent.layer) <= 2.1 * x.nbytes < 5 * x.nbytes < peak(theirs)
 
 
 def test_dora_keeps_magnitudes_that_bfloat16_cannot_tell_from_one(build):
@@ -388,6 +424,19 @@ def test_a_numbered_file_of_a_run_is_an_adapter_too(build, tmp_path):
     save_adapter(tmp_path, shaken(model), written, filename="0000100_adapters.safetensors")
     again = build()
     load_adapter(again, tmp_path / "0000100_adapters.safetensors")
+    assert same(outputs(again), outputs(model))
+
+
+def test_a_checkpoint_of_a_run_is_an_adapter_too(build, tmp_path):
+    """As train/state.py writes them: names from the whole model, no configuration of their own."""
+    model = build()
+    save_adapter(tmp_path, model, attach(model, config()))
+    step = tmp_path / "checkpoints" / "0000100"
+    step.mkdir(parents=True)
+    arrays = dict(tree_flatten(shaken(model).trainable_parameters()))
+    mx.save_safetensors(str(step / "adapters.safetensors"), arrays)
+    again = build()
+    load_adapter(again, step)
     assert same(outputs(again), outputs(model))
 
 
