@@ -94,4 +94,3 @@ def first_trained(model: Model) -> int:
 
 def is_trained(module: nn.Module) -> bool:
     return bool(tree_flatten(module.trainable_parameters()))
-

@@ -12,7 +12,8 @@ from mlx_lm.tuner.lora import LoRAEmbedding, LoRALinear
 
 from mlx_audio_r1.train.batch import as_tree, of_tree
 from mlx_audio_r1.train.forward import ForwardOptions, hidden_states
-from mlx_audio_r1.train.logprobs import head_logprobs, head_of, sequence_logprobs, token_logprobs
+from mlx_audio_r1.train.head import Head, head_logprobs
+from mlx_audio_r1.train.logprobs import sequence_logprobs, token_logprobs
 from tests.train.tiny import VOCAB, batch_of, distance, farthest, gradient, random_piece, tiny_model, with_lora
 
 # Two orders of the same float32 sums; 2e-6 measured.
@@ -69,7 +70,7 @@ HEADS = {
 def whole_logprobs(model, batch, options=None):
     """All logits at once, and MLX's own gradients."""
     h = hidden_states(model, batch)
-    logits = head_of(model)[1](h.reshape(-1, h.shape[-1])[batch.positions]).astype(mx.float32)
+    logits = Head.of(model).apply(h.reshape(-1, h.shape[-1])[batch.positions]).astype(mx.float32)
     logp = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
     return mx.take_along_axis(logp, batch.targets[:, None], axis=-1)[:, 0], -(mx.exp(logp) * logp).sum(axis=-1)
 
@@ -106,16 +107,24 @@ def test_a_head_that_is_trained_gets_its_gradient(kind):
     assert name in gradient(model_with_head(kind), objective(token_logprobs, ForwardOptions()))[1]
 
 
-def test_without_entropy_logprobs_and_gradients_are_the_same():
-    model = tiny_model()
+@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("training", [False, True])
+def test_without_entropy_logprobs_and_gradients_are_the_same(kind, training):
+    """Also where a model that is set to train has its gradient prepared."""
+    model = model_with_head(kind)
+    slope = mx.arange(LEARNT) / 7 - 1
 
     def summed(entropy):
-        return lambda m: (token_logprobs(m, BATCH, entropy=entropy)[0] * BATCH.weights).sum()
+        options = ForwardOptions(head_chunk=4)
+        return lambda m: (token_logprobs(m, BATCH, options, entropy=entropy)[0] * slope).sum()
 
-    (with_it, grads), (without, others) = (gradient(model, summed(flag)) for flag in (True, False))
+    model.eval()
+    value, grads = gradient(model, summed(True))
+    model.train(training)
     assert token_logprobs(model, BATCH, entropy=False)[1] is None
-    assert with_it == without
-    assert farthest(others, grads) < FP32
+    ours, our_grads = gradient(model, summed(False))
+    assert ours == value
+    assert farthest(our_grads, grads) < FP32
 
 
 def test_entropy_of_a_uniform_guess_is_the_log_of_the_vocabulary():
@@ -132,9 +141,9 @@ def test_bfloat16_logits_get_a_float32_softmax():
     model.set_dtype(mx.bfloat16)
     h = mx.random.normal((40, 64), key=mx.random.key(1)).astype(mx.bfloat16)
     targets = mx.random.randint(0, VOCAB, (40,), key=mx.random.key(2))
-    rounded = head_logprobs(*head_of(model), h, targets, 16, True)
+    rounded = head_logprobs(Head.of(model), h, targets, 16)
     model.set_dtype(mx.float32)
-    exact = head_logprobs(*head_of(model), h.astype(mx.float32), targets, 16, True)
+    exact = head_logprobs(Head.of(model), h.astype(mx.float32), targets, 16)
     assert all(x.dtype == mx.float32 for x in rounded)
     assert max(mx.abs(a - b).max().item() for a, b in zip(rounded, exact, strict=True)) < 0.02
 
@@ -170,12 +179,11 @@ def test_compiled_is_eager_with_every_option_on():
 
 def test_it_can_be_checkpointed():
     model = tiny_model()
-    module, head = head_of(model)
     h = mx.random.normal((10, 64), key=mx.random.key(3))
     targets = mx.arange(10)
 
     def summed(h):
-        logp, entropy = head_logprobs(module, head, h, targets, 3, True)
+        logp, entropy = head_logprobs(Head.of(model), h, targets, 3)
         return logp.sum() + entropy.sum()
 
     assert distance(mx.grad(mx.checkpoint(summed))(h), mx.grad(summed)(h)) < 1e-6
@@ -196,15 +204,20 @@ def test_sequences_are_weighted_sums_over_their_own_tokens():
     assert sequence_logprobs(logp, batch).tolist() == expected
 
 
-def test_logits_never_exist_as_a_whole():
+@pytest.mark.parametrize("ahead", [False, True])
+def test_logits_never_exist_as_a_whole(ahead):
     """8 arrays of the logits of 32 of the 2048 tokens are 0.125 of all of them."""
     V, T = 20_000, 2048
-    head = nn.Linear(16, V, bias=False)
-    head.freeze()
-    h, targets = mx.random.normal((T, 16)), mx.random.randint(0, V, (T,))
-    mx.eval(h, targets, head.parameters())
+    linear = nn.Linear(16, V, bias=False)
+    linear.freeze()
+    head, h, targets = Head(linear, linear), mx.random.normal((T, 16)), mx.random.randint(0, V, (T,))
+    mx.eval(h, targets, linear.parameters())
     mx.clear_cache()
     mx.reset_peak_memory()
     before = mx.get_active_memory()
-    mx.eval(mx.value_and_grad(lambda h: head_logprobs(head, head, h, targets, 32, False)[0].sum())(h))
+
+    def loss(h):
+        return head_logprobs(head, h, targets, 32, entropy=False, ahead=ahead)[0].sum()
+
+    mx.eval(mx.value_and_grad(loss)(h))
     assert mx.get_peak_memory() - before < 0.3 * T * V * 4
