@@ -51,7 +51,7 @@ class LoRAParameters:
 
     def __post_init__(self) -> None:
         if not _is_int(self.rank) or not 1 <= self.rank <= MAX_RANK:
-            raise ConfigError(f"lora_parameters: rank is {self.rank!r}, expected a whole number from 1 to {MAX_RANK}")
+            raise ConfigError(f"lora_parameters: rank is {self.rank!r}, expected a whole number, 1 to {MAX_RANK}")
         if not _is_number(self.scale):
             raise ConfigError(f"lora_parameters: scale is {self.scale!r}, expected a number")
         if not _is_number(self.dropout) or not 0 <= self.dropout < 1:

@@ -110,7 +110,7 @@ def test_alpha_in_place_of_scale_is_explained():
     ({"lora_parameters": None}, "lora_parameters is missing"),
     ({"lora_parameters": {"rank": 0, "scale": 1}}, "rank is 0"),
     ({"lora_parameters": {"rank": True, "scale": 1}}, "rank is True"),
-    ({"lora_parameters": {"rank": 2**40, "scale": 1}}, "expected a whole number from 1 to 65536"),
+    ({"lora_parameters": {"rank": 2**40, "scale": 1}}, "expected a whole number, 1 to 65536"),
     ({"lora_parameters": {"rank": 8}}, "lacks scale"),
     ({"lora_parameters": {"rank": 8, "scale": float("nan")}}, "scale is nan"),
     ({"lora_parameters": {"rank": 8, "scale": 1, "dropout": 1}}, "dropout is 1"),
