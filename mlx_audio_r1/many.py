@@ -12,7 +12,8 @@ from typing import Any
 
 from mlx_audio_r1.batch import MAX_ROWS, Engine, Event
 from mlx_audio_r1.prompt import Message
-from mlx_audio_r1.session import AudioR1, Heard, Reply, reply_of
+from mlx_audio_r1.reply import Heard, Reply, reply_of
+from mlx_audio_r1.session import AudioR1
 
 Messages = Sequence[Mapping[str, Any] | Message]
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,7 @@ from mlx_audio_r1 import audio as audio_in
 from mlx_audio_r1.adapter_files import read_adapter
 from mlx_audio_r1.config import CHUNK_SECONDS, MAX_CHUNK_SECONDS, SAMPLE_RATE, ModelConfig, patch_count
 from mlx_audio_r1.errors import AudioError, PromptError
-from mlx_audio_r1.generate import (
-    KV_GROUP_SIZES,
-    Generation,
-    ReplyWriter,
-    Settings,
-    Step,
-    Timings,
-    settings_from,
-)
+from mlx_audio_r1.generate import KV_GROUP_SIZES, Generation, Settings, settings_from
 from mlx_audio_r1.hub import NANO, NANO_NAME, locate
 from mlx_audio_r1.mel import log_mel
 from mlx_audio_r1.models.step_audio_r1 import Model
@@ -47,48 +39,12 @@ from mlx_audio_r1.prompt import (
 )
 from mlx_audio_r1.prompt_cache import Prefix, PromptCache
 from mlx_audio_r1.reading import Reading, kv_format
+from mlx_audio_r1.reply import Heard, Reply, ReplyStream
 from mlx_audio_r1.tokenizer import AUDIO_END, Tokenizer
 from mlx_audio_r1.weights import load_model
 
 SECONDS_PER_PATCH = 0.08
 REPLY_ROOM = 1 / 8  # of the context, left for the reply when a length of sound is advised
-
-
-@dataclass(frozen=True)
-class Usage:
-    """Tokens of one exchange."""
-
-    prompt_tokens: int
-    audio_tokens: int
-    reasoning_tokens: int
-    answer_tokens: int
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What the model thought and what it answered.
-
-    finish_reason: `stop` the model ended by itself; `budget` its reasoning was closed for it; `loop` it
-    repeated itself and was closed or stopped; `length` it ran into max_tokens or the end of the context.
-    """
-
-    thinking: str
-    answer: str
-    finish_reason: str
-    usage: Usage
-    timings: Timings
-    audio_seconds: float
-    token_ids: list[int] = field(repr=False)
-
-
-@dataclass(frozen=True)
-class Heard:
-    """The sounds of a prompt, ready for the decoder."""
-
-    features: list[mx.array]  # one (N, hidden_size) a chunk
-    patches: list[list[int]]  # for each sound, the patches of its chunks
-    seconds: float
-    digests: list[str] = field(default_factory=list)  # for each chunk, the sha256 of its PCM
 
 
 @dataclass(frozen=True)
@@ -365,55 +321,6 @@ class AudioR1:
             f"the sound is longer than the context of {context} tokens: "
             f"at most {fits} seconds fit, cut or split it"
         )
-
-
-class ReplyStream:
-    """Steps while the model writes, and the whole reply after them."""
-
-    def __init__(self, generation: Generation, prompt_tokens: int, heard: Heard):
-        self._generation = generation
-        self._prompt_tokens = prompt_tokens
-        self._heard = heard
-        self._text = {"thinking": "", "answer": ""}
-        self._steps = iter(generation)  # one: a stream that was left goes on where it was
-
-    @property
-    def heard(self) -> Heard:
-        """The sounds of the prompt."""
-        return self._heard
-
-    def __iter__(self) -> Iterator[Step]:
-        for step in self._steps:
-            self._text[step.kind] += step.text
-            yield step
-
-    def reply(self) -> Reply:
-        """The reply; runs to the end what has not been iterated over."""
-        writer = self._generation.writer
-        if writer.finish_reason is None:
-            for _ in self:
-                pass
-        return reply_of(writer, self._text, self._generation.timings, self._prompt_tokens, self._heard)
-
-
-def reply_of(
-    writer: ReplyWriter, text: Mapping[str, str], timings: Timings, prompt_tokens: int, heard: Heard
-) -> Reply:
-    """The reply that `writer` has written."""
-    return Reply(
-        thinking=text["thinking"],
-        answer=text["answer"],
-        finish_reason=writer.finish_reason or "length",
-        usage=Usage(
-            prompt_tokens=prompt_tokens,
-            audio_tokens=sum(sum(chunks) for chunks in heard.patches),
-            reasoning_tokens=writer.reasoning_tokens,
-            answer_tokens=len(writer.token_ids) - writer.reasoning_tokens,
-        ),
-        timings=timings,
-        audio_seconds=heard.seconds,
-        token_ids=writer.token_ids,
-    )
 
 
 def load(

@@ -17,7 +17,7 @@ LAYERS = [  # lowest first; a module may import its own layer and those before i
      "memory",
      "adapters", "adapter_config", "adapter_files", "adapters_peft"},
     {"generate", "batch", "prompt_cache", "reading"},
-    {"session", "many", "tasks"},
+    {"reply", "session", "many", "tasks"},
     {"jobs"},
     {"convert", "train", "evaluate", "serve"},
     {"nano", "cli"},

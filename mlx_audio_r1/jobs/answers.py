@@ -9,7 +9,8 @@ from typing import Any
 from mlx_audio_r1.errors import AudioR1Error
 from mlx_audio_r1.many import Conversations
 from mlx_audio_r1.prompt import Message
-from mlx_audio_r1.session import AudioR1, Reply
+from mlx_audio_r1.reply import Reply
+from mlx_audio_r1.session import AudioR1
 
 READY_REPLIES = 2  # replies kept waiting for a row; more sounds than that are not encoded ahead
 

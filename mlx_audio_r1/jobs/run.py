@@ -24,7 +24,8 @@ from mlx_audio_r1.jobs.records import Record, reply_fields
 from mlx_audio_r1.jobs.sources import Item
 from mlx_audio_r1.jobs.words import glue, join
 from mlx_audio_r1.prompt_cache import PromptCache
-from mlx_audio_r1.session import AudioR1, Reply, Usage
+from mlx_audio_r1.reply import Reply, Usage
+from mlx_audio_r1.session import AudioR1
 
 AHEAD_SECONDS = 1_200.0  # of decoded sound that may wait: 77 MB
 CACHE_BYTES = 1 << 30  # what is kept of sounds that are asked about more than once

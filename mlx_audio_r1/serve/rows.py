@@ -17,9 +17,10 @@ from mlx_audio_r1.batch import Event as Token
 from mlx_audio_r1.generate import ReplyWriter, Settings, Step
 from mlx_audio_r1.prompt import AudioPart, Message, audio_parts
 from mlx_audio_r1.reading import kv_format
+from mlx_audio_r1.reply import ReplyStream
 from mlx_audio_r1.serve.stops import StopWatch
 from mlx_audio_r1.serve.structured import Constraint
-from mlx_audio_r1.session import AudioR1, Prepared, ReplyStream
+from mlx_audio_r1.session import AudioR1, Prepared
 
 SPARE = 0.98  # of the memory for keys and values that one reply may plan to take
 
