@@ -29,7 +29,8 @@ UNKEPT_VALUES = 2.7  # live beside that, per hidden + intermediate
 TILE_SCORES = 2**19  # of a head in a block of blockwise attention, at most (train/attention.py) ...
 TILE_ARRAYS = 4  # ... and how many such float32 arrays live at once
 HEAD_CHUNK = 128  # tokens whose logits exist at once in the loss
-HEAD_ARRAYS = 7.4  # live float32 (HEAD_CHUNK, vocabulary) arrays there
+HEAD_ARRAYS = 2.0  # live float32 (HEAD_CHUNK, vocabulary) arrays there
+DORA = 1.32  # times as many values as LoRA: the output of every linear is scaled
 ENCODER_VALUES = 16.0  # kept of a trained encoder's layer, a frame's values per width ...
 ENCODER_SCORES = 2.0  # ... and arrays of frames x frames a head; it has no checkpoints
 
@@ -202,14 +203,14 @@ def kept_bytes(config: ModelConfig, sizes: Sizes, job: TrainingJob) -> int:
     way = "blockwise" if job.blockwise else "plain"
     values = job.tokens_at_once * config.text.hidden_size
     if not job.grad_checkpoint:
-        values = KEPT_VALUES[way] * values + KEPT_SCORES[way] * _scores(config, job)
+        values = KEPT_VALUES[way] * _dora(job) * values + KEPT_SCORES[way] * _scores(config, job)
     return int(values * passed_layers(config, job) * activation_width(sizes, job))
 
 
 def backward_moments(config: ModelConfig, sizes: Sizes, job: TrainingJob) -> dict[str, int]:
     """What lives beside that, by where the gradient is; the largest of them counts."""
     width = activation_width(sizes, job)
-    values = (config.text.hidden_size + config.text.intermediate_size) * job.tokens_at_once
+    values = _dora(job) * (config.text.hidden_size + config.text.intermediate_size) * job.tokens_at_once
     logits = int(HEAD_ARRAYS * HEAD_CHUNK * config.text.vocab_size * 4)
     if not job.grad_checkpoint:
         return {"a layer": int(UNKEPT_VALUES * values * width), "the loss": logits}
@@ -224,6 +225,10 @@ def backward_moments(config: ModelConfig, sizes: Sizes, job: TrainingJob) -> dic
         "a layer's attention": int(ATTENTION_VALUES * values * width) + scores,
         "the loss": logits,
     }
+
+
+def _dora(job: TrainingJob) -> float:
+    return DORA if job.fine_tune_type == "dora" else 1.0
 
 
 def _scores(config: ModelConfig, job: TrainingJob) -> int:

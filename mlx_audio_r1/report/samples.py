@@ -30,10 +30,10 @@ class Reply:
 
 @dataclass(frozen=True)
 class Sample:
-    """A question and its replies. `where` says which row of the data it is."""
+    """A question and its replies. `where` says which row of the data it is; a sound is a file or a data URI."""
 
     where: str
-    sounds: Sequence[Path]
+    sounds: Sequence[Path | str]
     prompt: str
     expected: str
     replies: Sequence[Reply]
@@ -76,14 +76,27 @@ def _sample(item: Sample, budget: Budget) -> Html:
     )), class_="sample")  # fmt: skip
 
 
-def _sound(path: Path, budget: Budget) -> Html:
+def _sound(path: Path | str, budget: Budget) -> Html:
+    if isinstance(path, str):
+        return _uri(path, budget)
     kind = TYPES.get(path.suffix.lower())
     data = budget.take(path) if kind else None
     name = tag("p", tag("code", path), class_="label")
     if data is None:
         return name
-    source = f"data:audio/{kind};base64,{base64.b64encode(data).decode('ascii')}"
-    return tag("audio", "", controls="", preload="metadata", src=source, aria_label=path.name) + name
+    return _player(f"data:audio/{kind};base64,{base64.b64encode(data).decode('ascii')}", path.name) + name
+
+
+def _uri(uri: str, budget: Budget) -> Html:
+    """A sound that stands in the data itself."""
+    if not uri.startswith("data:audio/") or len(uri) > min(CLIP_BYTES * 4 // 3, budget.left):
+        return tag("p", "a sound in the data itself", class_="label")
+    budget.left -= len(uri)
+    return _player(uri, "a sound in the data itself")
+
+
+def _player(source: str, name: str) -> Html:
+    return tag("audio", "", controls="", preload="metadata", src=source, aria_label=name)
 
 
 def _reply(reply: Reply, expected: str) -> Html:

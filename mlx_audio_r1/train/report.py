@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -189,9 +190,16 @@ def _sample(folder: Path, where: str, prompt: str, rows: Sequence[Row]) -> Sampl
     ends = rows if len(rows) == 1 else [rows[0], rows[-1]]
     replies = [Reply(_when(row.get("step")), _text(row.get("think")), _text(row.get("answer"))) for row in ends]
     audio = ends[0].get("audio") or []
-    paths = [Path(_text(name)) for name in (audio if isinstance(audio, list) else [audio])]
-    sounds = [path if path.exists() or not (folder / path).exists() else folder / path for path in paths]
+    sounds = [_sound(folder, _text(name)) for name in (audio if isinstance(audio, list) else [audio])]
     return Sample(where, sounds, prompt, _text(ends[0].get("expected")), replies)
+
+
+def _sound(folder: Path, name: str) -> Path | str:
+    """A data URI as it is; a path as it is, or from the run's folder where it is found there alone."""
+    if name.startswith("data:"):
+        return name
+    there = not os.path.exists(name) and os.path.exists(folder / name)
+    return folder / name if there else Path(name)
 
 
 def _when(step: Any) -> str:

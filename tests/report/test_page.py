@@ -15,6 +15,7 @@ from mlx_audio_r1.report.plots import Line
 from mlx_audio_r1.report.samples import Reply, Sample
 
 NASTY = '<script>alert("1")</script> & \'quotes\''
+URI = "data:audio/wav;base64,UklGRg=="
 VOID = {"meta", "br"}
 FETCHING = {"src", "href", "xlink:href", "srcset", "data", "action", "poster"}
 
@@ -162,6 +163,13 @@ def test_a_small_sound_is_in_the_page_and_a_large_one_is_named(tmp_path):
     for path in (large, tmp_path / "missing.wav", tmp_path, tmp_path / "notes.txt"):
         html = with_sound(path)
         assert "<audio" not in html and str(path) in html
+
+
+def test_a_sound_that_stands_in_the_data_is_played_from_there():
+    assert f'src="{URI}"' in with_sound(URI)
+    for other in ("data:text/html;base64,AAAA", URI + "A" * 1_400_000):
+        html = with_sound(other)
+        assert "<audio" not in html and "a sound in the data itself" in html and len(html) < 1_000
 
 
 def test_all_sounds_together_have_a_limit(tmp_path):

@@ -103,6 +103,8 @@ def test_replies_of_text_alone_and_of_several_sounds(tmp_path):
     replies = [text_alone, reply(0, "valid.jsonl:2", audio=["a.wav", "b.wav"])]
     text = made(tmp_path, replies=replies)
     assert "a.wav" in text and "b.wav" in text and "<audio" not in text
+    inline = reply(0, "valid.jsonl:3", audio="data:audio/wav;base64," + "A" * 5_000)  # no file name is as long
+    assert made(tmp_path, replies=[inline]).count("<audio") == 1
 
 
 def test_facts_of_the_data_stand_side_by_side(tmp_path):
