@@ -7,7 +7,13 @@ import click
 
 @click.group("adapters")
 def adapters() -> None:
-    """Exchange adapters with Hugging Face's peft."""
+    """Exchange adapters with Hugging Face's peft.
+
+    \b
+    Examples:
+      audio-r1 adapters import my-peft-adapter -o adapters
+      audio-r1 adapters export adapters -o my-peft-adapter
+    """
 
 
 @adapters.command("import")
@@ -15,9 +21,9 @@ def adapters() -> None:
 @click.option("-o", "--output", default="adapters", show_default=True, metavar="DIR", help="Folder to make.")
 @click.option("--force", is_flag=True, help="Write into a folder that is not empty.")
 def import_(peft_dir: str, output: str, force: bool) -> None:
-    """Turn a PEFT adapter (LoRA, DoRA, rank-stabilised) into one for --adapter-path.
+    """Turn a PEFT adapter into one for --adapter-path.
 
-    What cannot be said in mlx-lm's format is refused by name.
+    LoRA, DoRA and rank-stabilised LoRA on linears, and modules_to_save. What cannot be said in mlx-lm's format is refused by name.
 
     \b
     Examples:

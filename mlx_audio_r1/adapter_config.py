@@ -18,7 +18,6 @@ from mlx_audio_r1.errors import CheckpointError, ConfigError
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapters.safetensors"
 FINE_TUNE_TYPES = ("lora", "dora", "full")
-MAX_RANK = 65_536  # beyond any linear's own
 _OWN = ("fine_tune_type", "num_layers", "lora_parameters", "also_trained", "model")
 
 
@@ -50,8 +49,8 @@ class LoRAParameters:
     keys: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not _is_int(self.rank) or not 1 <= self.rank <= MAX_RANK:
-            raise ConfigError(f"lora_parameters: rank is {self.rank!r}, expected a whole number, 1 to {MAX_RANK}")
+        if not _is_int(self.rank) or not 1 <= self.rank <= 65_536:
+            raise ConfigError(f"lora_parameters: rank is {self.rank!r}, expected a whole number, 1 to 65536")
         if not _is_number(self.scale):
             raise ConfigError(f"lora_parameters: scale is {self.scale!r}, expected a number")
         if not _is_number(self.dropout) or not 0 <= self.dropout < 1:
