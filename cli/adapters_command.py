@@ -23,7 +23,8 @@ def adapters() -> None:
 def import_(peft_dir: str, output: str, force: bool) -> None:
     """Turn a PEFT adapter into one for --adapter-path.
 
-    LoRA, DoRA and rank-stabilised LoRA on linears, and modules_to_save. What cannot be said in mlx-lm's format is refused by name.
+    LoRA, DoRA and rank-stabilised LoRA on linears, and modules_to_save. What cannot be said in mlx-lm's
+    format is refused by name.
 
     \b
     Examples:
