@@ -75,7 +75,7 @@ def report(folder: str) -> None:
 def _train(mode: str, options: dict[str, Any]) -> int:
     from mlx_audio_r1.cli.startup import import_engine
 
-    import_engine()
+    import_engine(tuner=True)
     from mlx_audio_r1.cli.model_choice import choose_model
     from mlx_audio_r1.cli.training import Watch, say_outcome
     from mlx_audio_r1.train.config import resolve
