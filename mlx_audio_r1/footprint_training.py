@@ -248,5 +248,6 @@ def encoder_bytes(config: ModelConfig, sizes: Sizes, job: TrainingJob) -> int:
 
 
 def end_bytes(config: ModelConfig, sizes: Sizes, job: TrainingJob) -> int:
-    """A second set of gradients while they are divided and clipped, when the activations are gone."""
-    return VALUE_BYTES * trained_values(config, sizes, job)
+    """A second set of gradients while they are divided and clipped, when the activations are gone; where they
+    accumulate it has the room of the micro-batch's own."""
+    return 0 if job.accumulated else VALUE_BYTES * trained_values(config, sizes, job)

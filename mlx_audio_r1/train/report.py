@@ -82,9 +82,9 @@ def _outcome(config: Row, rows: Sequence[Row]) -> list[Html]:
         "training loss": _from_to(train),
         "validation loss": _from_to(val),
         **{_name(key): _from_to(series(rows, key)) for key in measured},
-        "tokens learnt from": f"{sum(v for _, v in tokens):,.0f}" if tokens else None,
+        "tokens read": f"{sum(v for _, v in tokens):,.0f}" if tokens else None,
         "tokens a second, median": sorted(speeds)[len(speeds) // 2] if speeds else None,
-        "peak memory": _unit(max((v for _, v in series(rows, "peak_memory_gb").finite), default=None), "GB"),
+        "peak memory": memory(max((v for _, v in series(rows, "peak_memory_gb").finite), default=None)),
         "time": duration(max((v for _, v in series(rows, "seconds").finite), default=None)),
     }
     told = {name: value for name, value in tiles.items() if value is not None}
@@ -124,8 +124,11 @@ def duration(seconds: float | None) -> str | None:
     return f"{minutes} min {whole % 60} s" if minutes else f"{seconds:.1f} s"
 
 
-def _unit(value: float | None, unit: str) -> str | None:
-    return None if value is None else f"{value:.3g} {unit}"
+def memory(gigabytes: float | None) -> str | None:
+    """22.4 GB, 30.7 MB."""
+    if gigabytes is None:
+        return None
+    return f"{gigabytes:.3g} GB" if gigabytes >= 0.1 else f"{gigabytes * 1e3:.3g} MB"
 
 
 # ---- plots

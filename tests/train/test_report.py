@@ -10,7 +10,7 @@ import soundfile
 
 from mlx_audio_r1.errors import TrainingError
 from mlx_audio_r1.train.config import TrainConfig
-from mlx_audio_r1.train.report import duration, write_report
+from mlx_audio_r1.train.report import duration, memory, write_report
 
 CONFIG = {"model": "<nano>", "train_mode": "sft", "fine_tune_type": "lora", "iters": 40, "data": "sounds/",
           "lora_parameters": {"rank": 4}}
@@ -47,7 +47,7 @@ def test_a_finished_run_shows_losses_plots_and_settings(tmp_path):
     assert "<dt>training loss</dt><dd>1.5 → 0.5</dd>" in text
     assert "<dt>validation loss</dt><dd>2 → 0.75</dd>" in text
     assert "<dt>test loss</dt><dd>0.875</dd>" in text
-    assert "<dt>tokens learnt from</dt><dd>200</dd>" in text
+    assert "<dt>tokens read</dt><dd>200</dd>" in text
     assert "<dt>peak memory</dt><dd>1.25 GB</dd>" in text and "<dd>1 min 20 s</dd>" in text
     for caption in ("Loss", "Learning rate", "Tokens a second", "Peak memory, GB", "Norm of the gradient"):
         assert f"<figcaption>{caption}" in text
@@ -141,3 +141,8 @@ def test_every_setting_of_a_run_is_shown(tmp_path):
 ])
 def test_durations_as_people_say_them(seconds, words):
     assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(("gigabytes", "words"), [(None, None), (22.44, "22.4 GB"), (0.0307, "30.7 MB")])
+def test_memory_in_the_unit_that_fits(gigabytes, words):
+    assert memory(gigabytes) == words
