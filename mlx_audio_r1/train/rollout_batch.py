@@ -103,8 +103,8 @@ def with_logprobs(
 ) -> list[Experience]:
     """The experiences with log-probabilities under the model as it is, as `name`.
 
-    logp_old: before the first of several updates. logp_reference: with the adapter off, within
-    `adapters.disabled`.
+    logp_old: before the first of several updates. logp_reference: within `adapters.disabled`, or, where the
+    policy began with an adapter, `wearing` that one.
     """
     training = model.training
     model.eval()

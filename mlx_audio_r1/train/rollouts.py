@@ -124,23 +124,26 @@ class RolloutFile:
 
     def _read(self, lines: Sequence[bytes]) -> int:
         """Bytes up to the first line that a kill left torn; what stood behind it is sampled again."""
-        size = 0
-        for number, line in enumerate(lines):
+        if not lines or not self._is_of_this_phase(lines[0]):
+            return 0
+        size = len(lines[0])
+        for line in lines[1:]:
             try:
-                values = json.loads(line) if line.endswith(b"\n") else None
-                if values is None:
-                    break
-                if number == 0:
-                    self._check(values)
-                else:
-                    rollout = Rollout.from_dict(values)
-                    self.found[rollout.key] = rollout
+                rollout = Rollout.from_dict(json.loads(line if line.endswith(b"\n") else b""))
             except (ValueError, KeyError, TypeError):
                 break
+            self.found[rollout.key] = rollout
             size += len(line)
         return size
 
-    def _check(self, head: Any) -> None:
+    def _is_of_this_phase(self, line: bytes) -> bool:
+        """False where a kill tore the first line. Raises TrainingError for any other file."""
+        if not line.endswith(b"\n") and _line(self._head).encode().startswith(line):
+            return False
+        try:
+            head = json.loads(line)
+        except ValueError:
+            head = None
         if not isinstance(head, dict) or "rollouts" not in head:
             raise TrainingError(f"{self.path}: no file of rollouts; move it away")
         other = next((key for key, value in self._head.items() if head.get(key) != value), None)
@@ -149,6 +152,7 @@ class RolloutFile:
                 f"{self.path}: sampled with another {other} ({head.get(other)!r}, now {self._head[other]!r}); "
                 "move it away to sample anew"
             )
+        return True
 
     def append(self, rollout: Rollout) -> None:
         """Add a line, at once."""
@@ -166,6 +170,9 @@ class RolloutFile:
         absent = next((key for key in keys if key not in self.found), None)
         if absent is not None:
             raise TrainingError(f"{self.path}: sample {absent[1]} of {absent[0]} is missing; sample first")
+        for prompt in prompts:
+            if any(self.found[prompt.name, i].prompt_tokens != len(prompt) for i in range(samples)):
+                raise TrainingError(f"{self.path}: {prompt.name} was another prompt then; move it away")
         return [self.found[key] for key in keys]
 
 

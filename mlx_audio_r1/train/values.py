@@ -21,7 +21,7 @@ import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_flatten, tree_map
 
-from mlx_audio_r1.adapters import adapter_arrays, fill
+from mlx_audio_r1.adapters import adapter_arrays
 from mlx_audio_r1.errors import TrainingError
 from mlx_audio_r1.models.step_audio_r1 import Model
 from mlx_audio_r1.train.advantages import explained_variance
@@ -31,6 +31,7 @@ from mlx_audio_r1.train.features import Features
 from mlx_audio_r1.train.forward import DEFAULT, ForwardOptions, hidden_states
 from mlx_audio_r1.train.policy_losses import value_loss
 from mlx_audio_r1.train.rollout_batch import known_by, micro_batches, rollout_batch
+from mlx_audio_r1.train.wearing import wearing
 
 HEAD_WIDTH = 64
 HEAD, ADAPTER = "head.", "adapter."  # names of its arrays begin so
@@ -77,13 +78,11 @@ class Critic:
         if self._own is None:
             yield
             return
-        policy = adapter_arrays(self._model)
-        fill(self._model, self._own, "the critic's adapter")
-        try:
-            yield
-        finally:
-            self._own = adapter_arrays(self._model)
-            fill(self._model, policy, "the policy's adapter")
+        with wearing(self._model, self._own, "the critic's adapter"):
+            try:
+                yield
+            finally:
+                self._own = adapter_arrays(self._model)
 
     def values(self, batch: Batch, options: ForwardOptions = DEFAULT) -> mx.array:
         """(M,) values of the states before the learnt tokens, with gradients; call it within `worn`."""

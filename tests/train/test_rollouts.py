@@ -221,15 +221,21 @@ def test_rollouts_of_another_phase_are_refused(world, tmp_path):
         RolloutFile(path, CONFIG, step=4, policy="abc")
     with pytest.raises(TrainingError, match="another policy"):
         RolloutFile(path, CONFIG, step=3, policy="def")
-    path.write_text('{"messages": []}\n')
-    with pytest.raises(TrainingError, match="no file of rollouts"):
-        RolloutFile(path, CONFIG)
+    for other in ('{"messages": []}\n', "A letter.\n", "A letter"):
+        path.write_text(other)
+        with pytest.raises(TrainingError, match="no file of rollouts"):
+            RolloutFile(path, CONFIG)
+        assert path.read_text() == other
 
 
-def test_what_is_missing_is_named_and_no_prompt_stands_twice(world, tmp_path):
+def test_what_is_missing_is_named_and_no_prompt_stands_twice(world, first, tmp_path):
     file = RolloutFile(tmp_path / "rollouts.jsonl", CONFIG)
     with pytest.raises(TrainingError, match=r"sample 0 of train\.jsonl:1 is missing"):
         file.of(world.prompts, 4)
+    for i in range(4):
+        file.append(replace(first[1][0], sample=i, prompt_tokens=3))
+    with pytest.raises(TrainingError, match="another prompt"):
+        file.of(world.prompts[:1], 4)
     twice = sample_rollouts(world.model, world.tokenizer, world.prompts * 2, None, CONFIG, file)
     with pytest.raises(TrainingError, match="stands twice"):
         next(twice)

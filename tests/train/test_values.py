@@ -15,6 +15,7 @@ from mlx_audio_r1.train.experience import Experience
 from mlx_audio_r1.train.rollout_batch import with_logprobs
 from mlx_audio_r1.train.rollouts import Rollout
 from mlx_audio_r1.train.values import Critic, ValueHead
+from mlx_audio_r1.train.wearing import wearing
 from tests.train.tiny import tiny_model
 
 BUDGET = 120  # tokens: the experiences make several micro-batches
@@ -96,6 +97,22 @@ def test_the_adapters_change_places_within_a_block_also_when_it_fails():
         worn = adapter_arrays(model)
         raise ZeroDivisionError
     assert not same(worn, mine) and same(adapter_arrays(model), mine)
+
+
+def test_a_reference_may_be_the_policy_as_it_was():
+    model = policy()
+    began = adapter_arrays(model)
+    before = with_logprobs(model, EXPERIENCES, None, BUDGET)
+    model.update(tree_map(lambda p: p + 0.1, model.trainable_parameters()))
+    now = adapter_arrays(model)
+    with wearing(model, began):
+        then = with_logprobs(model, before, None, BUDGET, "logp_reference")
+    assert all((e.tokens["logp_reference"] == e.tokens["logp_old"]).all() for e in then)
+    assert same(adapter_arrays(model), now) and not same(now, began)
+    began.popitem()
+    with pytest.raises(CheckpointError, match="another adapter: tensor"), wearing(model, began):
+        pass
+    assert same(adapter_arrays(model), now)
 
 
 def test_a_step_is_one_of_all_micro_batches_together():
