@@ -1,8 +1,8 @@
 """Functions that forget their insides and compute them again when the gradient comes.
 
-`mx.checkpoint` does that too, with three traps: what a function merely captures gets a gradient of zero,
-a random draw is another one the second time, and the second time may start long before the gradient is
-there. So here parameters are arguments, the random key is fixed, and the recomputation waits.
+That is `mx.checkpoint`, without its two traps: what a function merely captures gets a gradient of zero, and
+what it draws at random is something else the second time. So here the parameters of a module are arguments,
+and random numbers come from a key.
 """
 
 from __future__ import annotations
@@ -17,24 +17,15 @@ from mlx.utils import tree_flatten, tree_unflatten
 Function = Callable[[mx.array], mx.array]
 
 
-def recomputed(module: nn.Module, function: Function, key: mx.array | None = None) -> Function:
+def recomputed(module: nn.Module, function: Function) -> Function:
     """`function`, of which only the input is kept for the backward pass.
 
     Gradients reach its input and the trainable parameters of `module`, which must be all of those that
-    `function` uses. With a `key` every run draws the same random numbers.
+    `function` uses. Where it draws random numbers it must do so inside `drawing`.
     """
-    values, call = explicit(module, function, key)
-
-    @mx.custom_function
-    def forward(inputs: list[mx.array]) -> mx.array:  # one list, for MLX hands a single argument over bare
-        return call(*inputs)
-
-    @forward.vjp
-    def backward(inputs: list[mx.array], cotangent: mx.array, _: mx.array) -> list[mx.array]:
-        x, *values = inputs
-        return mx.vjp(call, [after(x, (cotangent,)), *values], [cotangent])[1]
-
-    return lambda x: forward([x, *values])
+    values, call = explicit(module, function)
+    forgetful = mx.checkpoint(call)
+    return lambda x: forgetful(x, *values)
 
 
 def explicit(
@@ -42,7 +33,8 @@ def explicit(
 ) -> tuple[list[mx.array], Callable[..., mx.array]]:
     """The trainable parameters of `module`, and `function` as a function of x and them.
 
-    The module is left as it was after every call, so that no traced array stays in it.
+    With a `key` every call draws the same random numbers. The module is left as it was after each, so that no
+    traced array stays in it.
     """
     before = module.trainable_parameters()
     flat = tree_flatten(before)

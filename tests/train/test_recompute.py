@@ -66,6 +66,13 @@ def test_parameters_get_the_gradient_that_a_checkpoint_would_lose():
         assert mx.abs(theirs).max().item() > 0
 
 
+def test_no_array_of_a_trace_stays_in_the_module():
+    module, x = nn.Linear(3, 3), mx.arange(3.0)
+    weight = module.weight
+    mx.eval(mx.grad(lambda x: recomputed(module, module)(x).sum())(x))
+    assert module.weight is weight
+
+
 def test_a_loop_may_reuse_its_variables():
     """mx.checkpoint runs a function again when the loop is over: a lambda would see the last value thrice."""
     nothing = nn.Module()
