@@ -36,10 +36,6 @@ class Clips:
     def __len__(self) -> int:
         return len(self.truths)
 
-    def first(self, count: int) -> Clips:
-        """Only the first `count` clips."""
-        return Clips(self.mels[:count], self.truths[:count])
-
     def chosen(self, indices: Sequence[int]) -> Clips:
         """Only these clips."""
         return Clips([self.mels[i] for i in indices], [self.truths[i] for i in indices])

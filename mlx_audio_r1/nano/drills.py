@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 
 from mlx_audio_r1.tasks.acoustic import questions as q
-from mlx_audio_r1.tasks.acoustic.findings import length_relation, pitch_relation, register
+from mlx_audio_r1.tasks.acoustic.findings import length_relation, pitch_relation, register, time_relation
 from mlx_audio_r1.tasks.acoustic.speech import SENTENCES
 from mlx_audio_r1.tasks.acoustic.world import PITCHES, SOURCES, Truth
 
@@ -86,6 +86,13 @@ def _registers(rng: Rng, count: int) -> tuple[list[str], list[str], str]:
     return told, [f"{hz} Hz" for hz in values], str(register(values[-1]))
 
 
+def _times(rng: Rng, count: int) -> tuple[list[str], list[str], str]:
+    starts = rng.choice(np.arange(60), count, replace=False) / 10
+    named = list(zip(rng.choice(SOURCES, count, replace=False).tolist(), starts.tolist(), strict=True))
+    told = [time_relation(one, other) for one, other in pairwise(named)]
+    return [text for _, text in told], [f"{source} {start:.1f}" for source, start in named], told[-1][0]
+
+
 def make_conclusion(truth: Truth, rng: Rng, choice: bool) -> q.Question:
     """A real question about a clip, for those who are given the note."""
     task = str(rng.choice([t for t in q.fitting_tasks(truth) if t not in NOT_IN_THE_NOTE]))
@@ -128,6 +135,7 @@ _POOLS: tuple[Callable[[Rng], Sequence[str]], ...] = (
     _answers, _any_answers, lambda _: WORDS, _pairs, _orders, _numbers,
 )  # fmt: skip
 _POOL_SHARES = (0.3, 0.15, 0.25, 0.1, 0.1, 0.1)
-_COMPARISONS = (("pitches", _pitches), ("lengths", _lengths), ("registers", _registers))
+_COMPARISONS = (("pitches", _pitches), ("lengths", _lengths), ("registers", _registers),
+                ("times", _times))  # fmt: skip
 _DRILLS = (_one, _all, _again)
 _DRILL_SHARES = (0.45, 0.35, 0.2)

@@ -46,7 +46,7 @@ class Round:
     tones: bool = False
 
 
-TRAIN_CLIPS, REASON_CLIPS, TEST_CLIPS = 10_000, 10_000, 250  # stage A, stage B, checks
+TRAIN_CLIPS, TEST_CLIPS = 10_000, 250  # both stages, checks of stage A
 LISTEN_ROUNDS = (  # stage A: each round starts from where the one before ended; the last three favour tones
     Round(OptimConfig(steps=550)),
     Round(OptimConfig(steps=320, matrix_rate=0.012, other_rate=2e-3, warmup=15, hold=0.25)),
@@ -55,7 +55,7 @@ LISTEN_ROUNDS = (  # stage A: each round starts from where the one before ended;
     Round(OptimConfig(steps=260, matrix_rate=0.012, other_rate=2e-3, warmup=10, hold=0.25), tones=True),
 )
 LISTEN_AGAIN = 2  # of the rounds, the last, where an older checkpoint goes on
-REASON = OptimConfig(steps=3200, matrix_rate=0.016, warmup=60)
+REASON = OptimConfig(steps=3600, matrix_rate=0.016, warmup=60)
 CHECK_PER_TASK = 8  # items of the small table in the log
 AUDIO = {
     "n_mels": 128,
@@ -120,7 +120,7 @@ def make(work: Path, out: Path, start: Path | None = None) -> None:
             save(model, backend, out)
             return _check(model, prompts, items)
 
-        learn_to_reason(model, clips.first(REASON_CLIPS), prompts, work / "reason", REASON, on_save=check)
+        learn_to_reason(model, clips, prompts, work / "reason", REASON, on_save=check)
     save(model, backend, out)
     _merge_logs(work, out.parent / "log.jsonl")
 

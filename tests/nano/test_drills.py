@@ -8,6 +8,7 @@ import pytest
 
 from mlx_audio_r1.nano import drills, phrasing
 from mlx_audio_r1.tasks.acoustic import questions as q
+from mlx_audio_r1.tasks.acoustic.findings import pitch_relation, register
 from mlx_audio_r1.tasks.acoustic.notes import evidence
 from mlx_audio_r1.tasks.acoustic.world import make_clip
 
@@ -34,14 +35,27 @@ def test_letters_are_balanced_and_every_answer_of_every_task_is_drilled():
     assert {answer for task in q.TASKS.values() for answer in task.answers} <= golds
 
 
-def test_comparisons_say_what_findings_say():
-    for seed in range(60):
-        drill = drills.make_comparison(np.random.default_rng(seed))
-        for second, word, first in re.findall(r"(\d+) is (above|below|equal to) (\d+)\.", drill.reasoning):
-            assert word == ("equal to" if first == second else "above" if int(second) > int(first) else "below")
-        for first, word, second in re.findall(r"(\S+) s is (longer|shorter) than (\S+) s", drill.reasoning):
-            assert word == ("longer" if float(first) > float(second) else "shorter")
-        assert drill.answer in {"higher", "lower", "same", "first", "second", "low", "middle", "high"}
+def longer(first, second, word):
+    return word == ("first" if float(first) > float(second) else "second")
+
+
+def earlier(first, second, word):
+    return word == ("yes" if float(first) < float(second) else "no")
+
+
+RELATIONS = {  # sentence -> whether it is true
+    r"(\d+), then (\d+): (\w+)\.": lambda a, b, word: word == pitch_relation(int(a), int(b))[0],
+    r"(\S+) s, then (\S+) s: the (\w+) is": longer,
+    r"(\S+), then [a-z ]+(\d\.\d): (yes|no)\.": earlier,
+    r"(\d+) (Hz) is (\w+)\.": lambda a, _, word: word == register(float(a)),
+}
+
+
+@pytest.mark.parametrize("sentence", RELATIONS)
+def test_comparisons_are_true(sentence):
+    made = [drills.make_comparison(np.random.default_rng(seed)) for seed in range(80)]
+    found = [match for drill in made for match in re.findall(sentence, drill.reasoning)]
+    assert len(found) > 20 and all(RELATIONS[sentence](*match) for match in found)
 
 
 def test_conclusions_are_real_questions_whose_answer_is_in_the_note():

@@ -12,6 +12,7 @@ from mlx_audio_r1.nano.clips import Clips
 from mlx_audio_r1.nano.cpu_speed import cpu_speed
 from mlx_audio_r1.nano.make import HERE
 from mlx_audio_r1.nano.vocabulary import Prompts
+from mlx_audio_r1.tasks.acoustic import questions as q
 from mlx_audio_r1.tasks.acoustic.world import make_clip
 from mlx_audio_r1.tokenizer import Tokenizer
 from mlx_audio_r1.train.losses import IGNORE, mean_token_loss
@@ -91,6 +92,23 @@ def test_only_completions_are_supervised(lessons, prompts):
         assert wanted[where[-1]] == prompts.end_turn
         assert np.array_equal(row[where[1:]], wanted[where[:-1]])
         assert prompts.tokenizer.decode(row[: where[0] + 1].tolist()).endswith(("<think>\n", "</think>\n"))
+
+
+def test_what_follows_from_a_note_is_asked_behind_it(lessons, prompts):
+    question = q.make_question(make_clip(3, "pair").truth, 0, "compare", choice=True)
+    whole = prompts.prompt(question.text, []), prompts.completion(question)
+    prompt, completion = lessons._with_note(question, whole)
+    assert prompt + completion == whole[0] + whole[1]
+    assert prompts.tokenizer.decode(prompt).endswith(question.note)
+    assert prompts.tokenizer.decode(completion).lstrip() == (
+        question.reasoning.removeprefix(question.note).lstrip() + f"\n</think>\n{question.answer}<|EOT|>"
+    )
+
+
+def test_only_the_first_question_of_a_clip_is_asked_for_the_note(lessons):
+    shared = [np.array(batch[4]) for batch in map(lessons, range(40)) if batch[1].shape[1]]
+    first, second = (sum((t[i :: reason.PER_CLIP] != IGNORE).sum() for t in shared) for i in range(2))
+    assert first > 1.5 * second
 
 
 def test_prompts_have_as_many_patches_as_the_clip(prompts):

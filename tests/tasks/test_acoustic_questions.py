@@ -32,10 +32,10 @@ TWO = "1 sine tone at 0.2 for 0.4 s, 300 Hz; 2 at 1.0 for 0.9 s, 200 Hz, -8 dB."
         (DRUM_THEN_BELL, "order", "drum, bell", SEQUENCE),
         (DRUM_THEN_BELL, "count", "2", f"{SEQUENCE} That makes 2."),
         (DRUM_THEN_BELL, "speech", "no", f"{SEQUENCE} No voice."),
-        (RISING, "contour", "rising", f"{GLIDE} 910 Hz is above 430 Hz."),
+        (RISING, "contour", "rising", f"{GLIDE} 430, then 910: higher."),
         (RISING, "loudness", "growing", f"{GLIDE} The end is louder."),
-        (PAIR, "compare", "lower", f"{TWO} 200 is below 300."),
-        (PAIR, "longer", "second", f"{TWO} 0.4 s is shorter than 0.9 s."),
+        (PAIR, "compare", "lower", f"{TWO} 300, then 200: lower."),
+        (PAIR, "longer", "second", f"{TWO} 0.4 s, then 0.9 s: the second is longer."),
         (PAIR, "louder", "first", f"{TWO} The first is stronger."),
         (PAIR, "noisy", "clean", f"{TWO} The background is 40 dB below the sound."),
     ],
@@ -76,6 +76,14 @@ def test_the_letter_says_nothing_about_the_answer():
 def test_yes_and_no_are_balanced():
     answers = Counter(q.make_question(DRUM_THEN_BELL, s, "before").gold for s in range(400))
     assert 150 < answers["yes"] < 250
+
+
+def test_what_is_said_to_come_first_is_checked_in_that_order():
+    right, wrong = f"{SEQUENCE} Drum 0.3, then bell 1.5: yes.", f"{SEQUENCE} Bell 1.5, then drum 0.3: no."
+    asked = [q.make_question(DRUM_THEN_BELL, s, "before", choice=False) for s in range(60)]
+    assert {(a.reasoning, a.answer) for a in asked} == {(right, "yes"), (wrong, "no")}
+    true = {"Does the drum come before the bell?", "Is the bell later than the drum?"}
+    assert {a.answer for a in asked if a.text in true} == {"yes"}
 
 
 @pytest.mark.parametrize("task", list(q.TASKS))

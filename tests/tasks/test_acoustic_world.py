@@ -91,12 +91,12 @@ def test_some_clips_have_nothing_between_the_sounds():
 def test_some_tones_fill_the_clip_from_edge_to_edge():
     clips = [make_clip(seed, "single") for seed in range(80)]
     filling = [c for c in clips if (c.truth.events[0].start, c.truth.events[0].end) == (0.0, c.truth.seconds)]
-    assert 6 <= len(filling) <= 30
-    for clip in filling:
-        event = clip.truth.events[0]
-        if clip.truth.floor_db == 40 and event.ramp_db == 0:
-            edge, middle = clip.waveform[:160].std(), clip.waveform[len(clip.waveform) // 2 :].std()
-            assert edge > 0.4 * middle
+    assert 12 <= len(filling) <= 40
+    plain = [c for c in filling if c.truth.events[0].contour == "steady" and c.truth.events[0].ramp_db == 0]
+    assert len(plain) >= 5
+    for clip in plain:
+        edge, middle = clip.waveform[:320].std(), clip.waveform[len(clip.waveform) // 2 :].std()
+        assert edge > 0.4 * middle
 
 
 def test_counts_contours_and_floors_are_spread():

@@ -40,16 +40,23 @@ def register(hz: float) -> str | None:
 
 
 def pitch_relation(first: int, second: int) -> tuple[str, str]:
-    """The answer and the sentence for two pitches in Hz."""
+    """The answer and the sentence for two pitches in Hz. Both are written before they are compared: what
+    stands close together is easier compared."""
     answer = "same" if first == second else "higher" if second > first else "lower"
-    words = {"same": "equal to", "higher": "above", "lower": "below"}
-    return answer, f"{second} is {words[answer]} {first}."
+    return answer, f"{first}, then {second}: {answer}."
 
 
 def length_relation(first: float, second: float) -> tuple[str, str]:
     """Which is the longer one, and the sentence; in s."""
-    relation = "longer" if first > second else "shorter"
-    return ORDINALS[int(second > first)], f"{first:.1f} s is {relation} than {second:.1f} s."
+    answer = ORDINALS[int(second > first)]
+    return answer, f"{first:.1f} s, then {second:.1f} s: the {answer} is longer."
+
+
+def time_relation(first: tuple[str, float], second: tuple[str, float]) -> tuple[str, str]:
+    """Whether the first of two sounds with their times in s is the earlier one, and the sentence."""
+    answer = YES_NO[int(second[1] < first[1])]
+    text = f"{first[0]} {tenth(first[1]):.1f}, then {second[0]} {tenth(second[1]):.1f}: {answer}."
+    return answer, text[0].upper() + text[1:]
 
 
 def _source(truth: Truth, _: Rng) -> Finding | None:
@@ -72,12 +79,12 @@ def _contour(truth: Truth, _: Rng) -> Finding | None:
     event = truth.events[0] if truth.kind == "single" else None
     if event is None or event.source not in STEADY_TONES:
         return None
-    start, end = hertz(event.hz or 1.0), hertz(event.end_hz or 1.0)
+    ends = (nearest_pitch(event.hz or 1.0), nearest_pitch(event.end_hz or 1.0))
     conclusion = {
         "steady": "The pitch stays.",
         "wobbling": "The pitch swings.",
-        "rising": f"{end} is above {start}.",
-        "falling": f"{end} is below {start}.",
+        "rising": pitch_relation(*ends)[1],
+        "falling": pitch_relation(*ends)[1],
     }
     return Finding(str(event.contour), conclusion[str(event.contour)])
 
@@ -148,11 +155,9 @@ def _before(truth: Truth, rng: Rng) -> Finding | None:
         return None
     early, late = sorted(rng.choice(len(truth.events), 2, replace=False))
     one, other = truth.events[early], truth.events[late]
-    times = f"{one.source} {tenth(one.start):.1f}, {other.source} {tenth(other.start):.1f}."
-    conclusion = times[0].upper() + times[1:]
-    if rng.random() < 0.5:
-        return Finding("yes", conclusion, (one.source, other.source))
-    return Finding("no", conclusion, (other.source, one.source))
+    claimed = (one, other) if rng.random() < 0.5 else (other, one)
+    told = time_relation(*((event.source, event.start) for event in claimed))
+    return Finding(*told, (claimed[0].source, claimed[1].source))
 
 
 def _noisy(truth: Truth, _: Rng) -> Finding | None:

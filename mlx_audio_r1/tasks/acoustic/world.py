@@ -48,7 +48,8 @@ FLOORS = (5, 10, 15, 25, 40)  # dB of the background below the sounds; 40 stands
 LOW_PITCH, HIGH_PITCH = 150.0, 1_800.0  # Hz, the range of tones
 TENTH_JITTER, PITCH_JITTER = 0.03, 0.03  # s, ratio
 SYNTHETIC_SHARE = 0.2  # of the clips: straight from a synthesiser, without room, microphone and background
-FILLING_SHARE = 0.25  # of the single steady tones: from the first sample to the last, with hard edges
+FILLING_SHARE = 0.4  # of the single steady tones: from the first sample to the last, with hard edges
+PLAIN_SHARE = 0.5  # of the filling ones: one pitch, one level, nothing else
 EDGE = 800  # samples, longer than any fade of a tone
 
 
@@ -115,6 +116,7 @@ class _Canvas:
         self.rng, self.seconds, self.held_out = rng, seconds, held_out
         self.waveform = np.zeros(sounds.samples(seconds), np.float32)
         self.events: list[Event] = []
+        self.plain = False
 
     def add(self, sound: np.ndarray, event: Event) -> None:
         sounds.mix(self.waveform, sound, event.start, 10 ** (event.level_db / 20))
@@ -166,6 +168,9 @@ def _single(canvas: _Canvas) -> None:
     start, end, edge = _jitter(rng, at), _jitter(rng, at + length), 0
     if steady and rng.random() < FILLING_SHARE:
         start, end, edge = 0.0, canvas.seconds, EDGE
+        canvas.plain = bool(rng.random() < PLAIN_SHARE)
+    if canvas.plain:
+        contour, ramp = "steady", 0
     _add_tone(canvas, source, (start, end), contour, ramp, edge)
 
 
@@ -329,7 +334,7 @@ PAINTERS: dict[str, Callable[[_Canvas], None]] = {
 
 def _record(rng: Rng, canvas: _Canvas, kind: str) -> Clip:
     """Level, room, microphone and background: the canvas as somebody recorded it, or as it is."""
-    if rng.random() < SYNTHETIC_SHARE:
+    if canvas.plain or rng.random() < SYNTHETIC_SHARE:
         return _synthetic(rng, canvas, kind)
     x = canvas.waveform * 10 ** (rng.uniform(-32, -12) / 20)
     if rng.random() < 0.2:
