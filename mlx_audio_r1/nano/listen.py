@@ -24,9 +24,10 @@ from mlx_audio_r1.models.audio_encoder import AudioEncoder
 from mlx_audio_r1.nano.clips import Clips
 from mlx_audio_r1.tasks.acoustic import sounds
 from mlx_audio_r1.tasks.acoustic import world as w
-from mlx_audio_r1.train.loop import LoopConfig, train
+from mlx_audio_r1.train.loop import train
 from mlx_audio_r1.train.losses import IGNORE, supervised_tokens, token_cross_entropy
 from mlx_audio_r1.train.optim import OptimConfig, muon_and_adamw
+from mlx_audio_r1.train.trainer import LoopConfig
 
 PATCH_SECONDS = 0.08
 SHORTEST = 0.12  # s, shorter sounds are labelled as this long
@@ -239,7 +240,7 @@ def learn_to_listen(
         model.audio_encoder.update(start.audio_encoder.parameters())
         model.audio_adaptor.update(start.audio_adaptor.parameters())
         model.heads.update(start.heads.parameters())
-    loop = LoopConfig(steps=optim.steps, folder=folder, save_every=50)
+    loop = LoopConfig(optim.steps, folder, report_every=20, save_every=50, eval_every=50, compiled=True)
     optimizer = muon_and_adamw(optim)
     train(model, optimizer, listening_loss, batches(clips, seed), loop, lambda _: accuracy(model, test))
     return model

@@ -189,7 +189,7 @@ def _merge_logs(work: Path, path: Path) -> None:
     kept = _rows(path)
     rows = []
     for stage in (*(f"listen-{n}" for n in range(1, len(LISTEN_ROUNDS) + 1)), "reason"):
-        new = [{"stage": stage, **row} for row in _rows(work / stage / "log.jsonl")]
+        new = [{"stage": stage, **row} for row in _rows(work / stage / "metrics.jsonl")]
         rows += new or [row for row in kept if row["stage"] == stage]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 

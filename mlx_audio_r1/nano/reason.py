@@ -23,9 +23,10 @@ from mlx_audio_r1.nano.drills import make_comparison, make_conclusion, make_dril
 from mlx_audio_r1.nano.phrasing import vary
 from mlx_audio_r1.nano.vocabulary import SYSTEM_PROMPTS, Prompts
 from mlx_audio_r1.tasks.acoustic import questions as q
-from mlx_audio_r1.train.loop import LoopConfig, train
+from mlx_audio_r1.train.loop import train
 from mlx_audio_r1.train.losses import IGNORE, supervised_tokens, token_cross_entropy
 from mlx_audio_r1.train.optim import OptimConfig, muon_and_adamw
+from mlx_audio_r1.train.trainer import LoopConfig
 
 BATCH_TOKENS = 4_000  # a step, the audio patches included
 PER_CLIP = 2  # questions behind one clip; only the first of them is asked for the note, which is the same
@@ -272,7 +273,7 @@ def learn_to_reason(
 ) -> None:
     """Train adaptor and decoder of `model` in place."""
     lessons = Lessons(clips, encode_clips(model, clips, folder / "encoded.npz"), prompts, seed)
-    loop = LoopConfig(optim.steps, folder, save_every=110, compiled=False)
+    loop = LoopConfig(optim.steps, folder, report_every=20, save_every=110, eval_every=110)
     train(Reasoner(model), muon_and_adamw(optim), reasoning_loss, lessons, loop, on_save)
 
 

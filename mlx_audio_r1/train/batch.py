@@ -12,6 +12,8 @@ from typing import Any
 
 import mlx.core as mx
 
+MEL_FRAMES = "mel_frames"  # in `extra` where features are log-mels: (C,) int32, the frames of each chunk
+
 
 @dataclass(frozen=True)
 class Batch:

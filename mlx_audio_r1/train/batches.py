@@ -12,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_audio_r1.errors import DataError
-from mlx_audio_r1.train.batch import Batch
+from mlx_audio_r1.train.batch import MEL_FRAMES, Batch
 from mlx_audio_r1.train.batch_plan import BatchConfig, BatchPlan, MicroBatch, Rows
 from mlx_audio_r1.train.examples import Example, Pair
 from mlx_audio_r1.train.features import Features
@@ -152,7 +152,7 @@ def collate(
     """Examples in the order of their numbers -> Batch.
 
     rows: which of them share each row; a row each where it is None. T, M and E are padded to multiples of
-    pad_to. `extra["chunk_lengths"]` is (C,) int32, the rows of `features` that belong to each chunk.
+    pad_to. Where features are log-mels, `extra[MEL_FRAMES]` says which frames are.
     """
     rows = rows or [[i] for i in range(len(examples))]
     chunks = {chunk.digest: chunk for example in examples for chunk in example.sounds}
@@ -178,7 +178,7 @@ def collate(
         *map(mx.array, (ids, samples, patches, positions, targets, weights, owners)),
         features=stacked,
         names=tuple(example.name for example in examples),
-        extra={} if stacked is None else {"chunk_lengths": mx.array(lengths)},
+        extra={MEL_FRAMES: mx.array(lengths)} if features is not None and features.log_mels else {},
     )
 
 

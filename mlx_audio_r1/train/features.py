@@ -39,7 +39,12 @@ HEADER_BYTES = 512  # of a file around its array, about
 
 
 class Features(Protocol):
-    """Where a batch takes its sounds from: chunk -> (E, width), and the rows the adaptor makes of E."""
+    """Where a batch takes its sounds from: chunk -> (E, width), and the rows the adaptor makes of E.
+
+    log_mels: are they log-mels (T, n_mels), which the encoder has still to read?
+    """
+
+    log_mels: bool
 
     def __call__(self, chunk: SoundChunk) -> mx.array: ...
 
@@ -62,6 +67,8 @@ class FeatureStore:
 
     sounds: what decodes again a chunk that is not there. `encoded` counts the chunks that were computed.
     """
+
+    log_mels = False
 
     def __init__(self, model: Model, folder: str | Path, sounds: Sounds, max_bytes: int = 20 << 30):
         self._model, self._sounds = model, sounds
@@ -133,6 +140,8 @@ class FeatureStore:
 
 class LogMels:
     """Log-mels (T, n_mels) in place of encoder outputs, for a run that trains the encoder too."""
+
+    log_mels = True
 
     def __init__(self, sounds: Sounds, n_mels: int):
         self._sounds, self._n_mels = sounds, n_mels

@@ -17,7 +17,7 @@ from mlx.utils import tree_flatten
 
 from mlx_audio_r1.models.step_audio_r1 import Model
 from mlx_audio_r1.train.attention import TrainingAttention
-from mlx_audio_r1.train.batch import Batch
+from mlx_audio_r1.train.batch import MEL_FRAMES, Batch
 from mlx_audio_r1.train.recompute import drawing, keys, recomputed
 
 BLOCKWISE_FROM = 2048  # tokens a row: below, MLX's own attention is taken
@@ -64,12 +64,12 @@ def embedded(model: Model, batch: Batch) -> mx.array:
 
 
 def encoded(model: Model, batch: Batch) -> mx.array:
-    """(C, E, width): the batch's features, or, where the encoder is trained, what it makes of the log-mels
-    that stand in their place. Each chunk is encoded alone: padding would change what is heard."""
+    """(C, E, width): the batch's features, or what the encoder makes of the log-mels that stand in their
+    place where it is trained. Each chunk is encoded alone: padding would change what is heard."""
     assert batch.features is not None
-    if not is_trained(model.audio_encoder):
+    if MEL_FRAMES not in batch.extra:
         return batch.features
-    lengths = batch.extra["chunk_lengths"].tolist()
+    lengths = batch.extra[MEL_FRAMES].tolist()
     chunks = [model.audio_features(mel[:frames]) for mel, frames in zip(batch.features, lengths, strict=True)]
     longest = (batch.features.shape[1] + 1) // 2 // 2
     return mx.stack([mx.pad(chunk, [(0, longest - chunk.shape[0]), (0, 0)]) for chunk in chunks])

@@ -59,8 +59,8 @@ def training_job(config: TrainConfig, model: ModelConfig) -> TrainingJob:
 def memory_limit(config: TrainConfig) -> int:
     """Bytes for mx.set_memory_limit: what was asked for, else what this machine offers.
 
-    MLX starts work ahead of what it waits for; above the limit it waits, so a step takes the memory it
-    needs and not half as much again.
+    MLX starts work ahead of what it waits for; above the limit it waits, so a step gets by with the memory
+    that was planned.
     """
     if config.memory_limit_gb is not None:
         return int(config.memory_limit_gb * GB)

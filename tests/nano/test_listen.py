@@ -79,7 +79,7 @@ def test_thirty_steps_lower_the_loss(tmp_path, monkeypatch):
     monkeypatch.setattr(listen, "BATCH_FRAMES", 1000)
     sounds = clips(24)
     listen.learn_to_listen(TINY, sounds, sounds, tmp_path, OptimConfig(steps=40, warmup=5))
-    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in rows if "loss" in row]
     assert losses[-1] < 0.85 * losses[0]
     accuracy = next(row for row in rows if "source" in row)

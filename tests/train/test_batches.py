@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_audio_r1.errors import DataError
+from mlx_audio_r1.train.batch import MEL_FRAMES
 from mlx_audio_r1.train.batch_plan import BatchConfig, first_fit
 from mlx_audio_r1.train.batches import Batches, collate
 from tests.train.data_sets import example
@@ -16,6 +17,8 @@ from tests.train.data_sets import example
 
 class Numbered:
     """Features that say whose they are: every chunk's rows hold its number and their own place."""
+
+    log_mels = False
 
     def __init__(self, examples):
         digests = dict.fromkeys(chunk.digest for e in examples for chunk in e.sounds)
@@ -239,7 +242,15 @@ def test_the_arrays_of_a_packed_batch():
     assert batch.targets.tolist() == [*a.ids[4:], *b.ids[3:], *c.ids[3:]]
     assert batch.owners.tolist() == [0, 0, 1, 1, 2, 2, 2, 2]
     assert batch.weights.tolist() == [*a.weights[4:], *b.weights[3:], *c.weights[3:]]
-    assert batch.extra["chunk_lengths"].tolist() == [4] and batch.names == ("a", "b", "c")
+    assert batch.extra == {} and batch.names == ("a", "b", "c")
+
+
+def test_log_mels_come_with_their_lengths():
+    rng = np.random.default_rng(0)
+    a = example(rng, "a", 6, [2])
+    heard = Numbered([a])
+    heard.log_mels = True
+    assert collate([a], heard).extra[MEL_FRAMES].tolist() == [4]
 
 
 def test_batches_of_text_have_no_features():

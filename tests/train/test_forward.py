@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
+from mlx_audio_r1.train.batch import MEL_FRAMES
 from mlx_audio_r1.train.forward import ForwardOptions, embedded, first_trained, hidden_states, is_blockwise
 from mlx_audio_r1.train.logprobs import token_logprobs
 from tests.train.tiny import (
@@ -165,10 +166,18 @@ def test_a_trained_encoder_is_given_log_mels_and_gets_its_gradient(checkpoint):
     frozen = loss_of(replace(TOGETHER["rows"], features=features))(model).item()
     model.freeze()
     model.audio_encoder.unfreeze()
-    batch = replace(TOGETHER["rows"], features=mels, extra={"chunk_lengths": lengths})
+    batch = replace(TOGETHER["rows"], features=mels, extra={MEL_FRAMES: lengths})
     value, grads = gradient(model, loss_of(batch, ForwardOptions(checkpoint=checkpoint)))
     assert value == pytest.approx(frozen, rel=1e-6)
     assert all(mx.abs(g).max().item() > 1e-5 for g in grads.values())
+
+
+def test_features_are_features_whatever_is_trainable():
+    """They were once taken for log-mels where nothing was frozen, and rows beyond the end were read."""
+    model = tiny_model()
+    free = embedded(model, TOGETHER["rows"])
+    model.freeze()
+    assert mx.array_equal(free, embedded(model, TOGETHER["rows"])).item()
 
 
 # ---- forgetting
