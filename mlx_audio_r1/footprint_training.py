@@ -29,10 +29,10 @@ UNKEPT_VALUES = 2.7  # live beside that, per hidden + intermediate
 TILE_SCORES = 2**19  # of a head in a block of blockwise attention, at most (train/attention.py) ...
 TILE_ARRAYS = 4  # ... and how many such float32 arrays live at once
 HEAD_CHUNK = 128  # tokens whose logits exist at once in the loss
-HEAD_ARRAYS = 2.0  # live float32 (HEAD_CHUNK, vocabulary) arrays there
+HEAD_ARRAYS = 3.0  # live float32 (HEAD_CHUNK, vocabulary) arrays there; 2 without entropy
 DORA = 1.32  # times as many values as LoRA: the output of every linear is scaled
-ENCODER_VALUES = 16.0  # kept of a trained encoder's layer, a frame's values per width ...
-ENCODER_SCORES = 2.0  # ... and arrays of frames x frames a head; it has no checkpoints
+ENCODER_VALUES = 12.0  # kept of a trained encoder's layer, a frame's values per width ...
+ENCODER_SCORES = 1.5  # ... and arrays of frames x frames a head; it has no checkpoints
 
 VALUE_BYTES = 4  # of a trained value, its gradient, a moment of the optimizer
 MOMENTS = {"adam": 2, "adamw": 2, "muon": 1, "lion": 1, "sgd": 1, "adafactor": 0}  # arrays a value; mlx's
@@ -211,20 +211,20 @@ def backward_moments(config: ModelConfig, sizes: Sizes, job: TrainingJob) -> dic
     """What lives beside that, by where the gradient is; the largest of them counts."""
     width = activation_width(sizes, job)
     values = _dora(job) * (config.text.hidden_size + config.text.intermediate_size) * job.tokens_at_once
-    logits = int(HEAD_ARRAYS * HEAD_CHUNK * config.text.vocab_size * 4)
-    if not job.grad_checkpoint:
-        return {"a layer": int(UNKEPT_VALUES * values * width), "the loss": logits}
+    scores = 0 if job.blockwise else _scores(config, job) * width
     if job.blockwise:
         tile = min(TILE_SCORES, job.max_seq_length**2) * -(-job.tokens_at_once // job.max_seq_length)
-        plain, scores = 0, TILE_ARRAYS * config.text.num_attention_heads * tile * 4
+        attending = TILE_ARRAYS * config.text.num_attention_heads * tile * 4
     else:
-        plain = _scores(config, job) * width
-        scores = int(ATTENTION_SCORES * plain)
-    return {
-        "a layer's MLP": int(MLP_VALUES * values * width + MLP_SCORES * plain),
-        "a layer's attention": int(ATTENTION_VALUES * values * width) + scores,
-        "the loss": logits,
-    }
+        attending = int(ATTENTION_SCORES * scores)
+    attention = int(ATTENTION_VALUES * values * width) + attending
+    if job.grad_checkpoint:
+        mlp = int(MLP_VALUES * values * width + MLP_SCORES * scores)
+    else:  # what the layer keeps is part of these
+        mlp = int(UNKEPT_VALUES * values * width)
+        attention = max(0, attention - kept_bytes(config, sizes, job) // max(1, passed_layers(config, job)))
+    logits = int(HEAD_ARRAYS * HEAD_CHUNK * config.text.vocab_size * 4)
+    return {"a layer's MLP": mlp, "a layer's attention": attention, "the loss": logits}
 
 
 def _dora(job: TrainingJob) -> float:

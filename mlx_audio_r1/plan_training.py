@@ -66,8 +66,8 @@ PLAN_TRAIN_WORDS = {  # of `audio-r1 plan --train`
 def plan_training(config: ModelConfig, sizes: Sizes, machine: Machine, job: TrainingJob) -> Plan:
     """Plan a training step. Never raises: ask `fits`, or hand the plan to `require_fit`.
 
-    The run limits MLX to what the machine offers (`mx.set_memory_limit`); without that it can take half as
-    much again.
+    The run limits MLX to what the machine offers (`mx.set_memory_limit`); without that MLX runs ahead and
+    activations take up to 1.8 times as much (benchmarks/train_memory.py).
     """
     reach = _reach(config, sizes, machine, job)
     plan = Plan(_title(config, job), training_parts(config, sizes, job), machine, reach, words=PLAN_TRAIN_WORDS)

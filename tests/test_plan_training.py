@@ -157,10 +157,10 @@ def test_where_a_step_needs_most():
         where = max(moments, key=moments.get)
         return where, round(moments[where] / GB, 2)
 
-    assert peak(max_seq_length=256) == ("the loss", 0.16)  # 2 * 128 * 158,720 * 4
+    assert peak(max_seq_length=256) == ("the loss", 0.24)  # 3 * 128 * 158,720 * 4
     assert peak(max_seq_length=8_192) == ("a layer's MLP", 4.83)  # 9 * 32,768 * 2 * T
     assert peak(max_seq_length=8_192, attention="plain") == ("a layer's attention", 19.81)  # + 3.2 * 80 * T^2
-    assert peak(max_seq_length=8_192, grad_checkpoint=False) == ("a layer", 1.45)
+    assert peak(max_seq_length=8_192, grad_checkpoint=False) == ("a layer's MLP", 1.45)  # beside what is kept
     assert peak(max_seq_length=8_192, fine_tune_type="dora") == ("a layer's MLP", 6.38)  # 1.32 times LoRA's
     kept = step.kept_bytes(R1, FOUR, TrainingJob(4_096, grad_checkpoint=False, attention="plain"))
     assert kept / GB == pytest.approx(64 * (28.7 * 5_120 * 4_096 + 1.7 * 40 * 4_096**2) * 2 / 1e9)  # 223 GB
@@ -179,11 +179,11 @@ def test_a_full_fine_tune_keeps_a_second_set_of_gradients_for_a_moment():
 def test_a_trained_encoder_is_dear():
     job = TrainingJob(2_048, 2, also_trained=("audio_encoder",))
     frames = 4 * 312  # 25 s
-    chunk = 32 * (16 * 1_280 * frames + 2 * 20 * frames**2) * 4
+    chunk = 32 * (12 * 1_280 * frames + 30 * frames**2) * 4
     assert step.encoder_bytes(R1, FOUR, job) == 2 * chunk
     assert step.encoder_bytes(R1, FOUR, TrainingJob()) == 0
     changes = [a.changes for a in plan_training(R1, FOUR, mac(64), job).alternatives]
-    assert changes[:2] == [(("batch", 1),), (("also_trained", ()),)]
+    assert changes[0] == (("batch", 1),) and (("also_trained", ()),) in changes
 
 
 @pytest.mark.parametrize(("offered", "rank", "layers", "longest"), [
