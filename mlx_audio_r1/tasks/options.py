@@ -15,8 +15,8 @@ from mlx_audio_r1.errors import PromptError
 from mlx_audio_r1.prompt import CHOICE_REQUEST, multiple_choice
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_LETTERED = re.compile(r"\s*[(\[（]?([A-Za-z])(?:[)\]）][.:、：]?|[.:、．：])\s*(?=\S)")
-_INLINE = re.compile(r"(?:^|(?<=\s))[(\[（]?([A-Z])(?:[)\]）][.:、：]?|[.:、．：])\s*(?=\S)")
+_LETTERED = re.compile(r"\s*[(\[（]?([A-Za-z])(?:[)\]）][.:、：]?\s*|[.:]\s+|[、．：]\s*)(?=\S)")
+_INLINE = re.compile(r"(?:^|(?<=\s))[(\[（]?([A-Z])(?:[)\]）][.:、：]?\s*|[.:]\s+|[、．：]\s*)(?=\S)")
 
 
 def write_options(question: str, options: Sequence[str], style: str = "step-r1") -> str:

@@ -18,7 +18,8 @@ from mlx_audio_r1.tasks.number import Quantity, verify_number
 from mlx_audio_r1.tasks.reply import Reply
 from mlx_audio_r1.tasks.wording import Wording, verify_wording
 
-MOST_CHARACTERS = 20_000  # more is no answer but a loop
+MOST_CHARACTERS = {Wording: 20_000}  # more is no answer but a loop
+USUAL_MOST = 8_000
 Target = Choice | Quantity | Label | Boolean | Wording
 VERIFIERS: dict[type, Callable[[str, Item], Verdict]] = {
     Choice: verify_choice,
@@ -32,7 +33,7 @@ KINDS = {"mcq": Choice, "number": Quantity, "label": Label, "boolean": Boolean, 
 
 def verify(answer: str, item: Item) -> Verdict:
     """The verdict on an answer, which is what stands behind the reasoning."""
-    if len(answer) > MOST_CHARACTERS:
+    if len(answer) > MOST_CHARACTERS.get(type(item.target), USUAL_MOST):
         return Verdict(0.0, None, "too long")
     return VERIFIERS[type(item.target)](answer, item)
 
