@@ -15,13 +15,59 @@ from mlx_audio_r1.tasks.names import NO_DENIAL, Names, answers_after_cues
 from mlx_audio_r1.tasks.plain import has_words, plain
 
 ANYWHERE = {  # words that mean it wherever they stand
-    True: ("yes", "true", "correct", "yeah", "yep", "是的", "对的", "正确"),
-    False: ("no", "false", "incorrect", "nope", "not true", "not correct", "not right", "isn't true",
+    True: ("yes", "true", "correct", "yeah", "yep", "that's right",
+           "是的", "对的", "正确", "没错"),
+    False: ("no", "false", "incorrect", "nope", "that's wrong", "not true", "not correct", "not right", "isn't true",
             "isn't correct", "isn't right", "不是", "不对", "不正确", "错误", "没有", "并非"),
 }  # fmt: skip
 ALONE = {  # words that mean it only by themselves, or in front of a comma
-    True: ("right", "y", "是", "对", "有", "有的", "会", "能", "可以", "真", "√"),
-    False: ("wrong", "n", "not", "否", "不", "没", "无", "错", "错的", "不会", "不能", "不可以", "假", "×"),
+    True: (
+        "right",
+        "y",
+        "sure",
+        "definitely",
+        "certainly",
+        "absolutely",
+        "of course",
+        "indeed",
+        "affirmative",
+        "是",
+        "对",
+        "有",
+        "有的",
+        "存在",
+        "会",
+        "会的",
+        "真的",
+        "能",
+        "可以",
+        "真",
+        "√",
+    ),
+    False: (
+        "wrong",
+        "n",
+        "not",
+        "negative",
+        "not at all",
+        "definitely not",
+        "certainly not",
+        "absolutely not",
+        "of course not",
+        "否",
+        "不",
+        "没",
+        "无",
+        "错",
+        "错的",
+        "不存在",
+        "不是的",
+        "不会",
+        "不能",
+        "不可以",
+        "假",
+        "×",
+    ),
 }
 POLAR = {word: truth for words in (ANYWHERE, ALONE) for truth in words for word in words[truth]}
 _WHOLE = Names({str(truth): (*ANYWHERE[truth], *ALONE[truth]) for truth in (True, False)})
@@ -29,7 +75,9 @@ _ANYWHERE = Names({str(truth): words for truth, words in ANYWHERE.items()})
 _LEADING = re.compile(r"[\s\"'(\[]*(?:(yes|no|true|false|yeah|yep|nope|correct|incorrect)\b"
                       r"|([\u4e00-\u9fff]{1,3})(?=[\s,.。、!;:?]|$))", re.IGNORECASE)  # fmt: skip
 _NO_ANSWER = re.compile(
-    r"[\s\"'(]*no (?:idea|clue|answer|opinion|way to|one can (?:say|tell|know))\b", re.IGNORECASE
+    r"[\s\"'(]*(?:no (?:idea|clue|answer|opinion|way to|one can (?:say|tell|know))\b"
+    r"|(?:yes|no) ?(?:/|and|or) ?(?:yes|no)\b|是否|有没有)",
+    re.IGNORECASE,
 )
 
 
@@ -52,8 +100,10 @@ def verify_boolean(answer: str, item: Item) -> Verdict:
 
 def truth_of(text: str) -> bool | None:
     """True, False, or None where a plain text says neither."""
+    if _NO_ANSWER.match(text):
+        return None
     truth = _whole_or_first(text)
-    if truth is not None or _NO_ANSWER.match(text):
+    if truth is not None:
         return truth
     cued = [t for piece in answers_after_cues(text) if (t := _whole_or_first(piece)) is not None]
     if cued:

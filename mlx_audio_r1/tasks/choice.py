@@ -15,27 +15,53 @@ from functools import lru_cache
 
 from mlx_audio_r1.tasks.boolean import POLAR, truth_of
 from mlx_audio_r1.tasks.item import Item, Verdict
-from mlx_audio_r1.tasks.names import Names, answers_after_cues, denied
+from mlx_audio_r1.tasks.names import SENTENCE_END, Names, answers_after_cues, denied
 from mlx_audio_r1.tasks.options import LETTERS
 from mlx_audio_r1.tasks.plain import fold, has_words, plain, trim
 
 CHINESE_LETTERS = dict(zip("甲乙丙丁戊己庚辛", "ABCDEFGH", strict=True))
 _LETTER = "[A-Za-z甲乙丙丁戊己庚辛]"
 _OPEN, _CLOSE = r"[(\[【<\"']", r"[)\]】>\"']"
-_BEHIND = r"(?:[.)\]:、,。](?=\s|$)|[.)、:,](?=[^\s\d])|\s*[-–—](?=\s)|\n|$)"
+_BEHIND = r"(?:[.)\]:、,。;!](?=\s|$)|[.)、:,](?=[^\s\d])|\s*[-–—](?=\s)|\n|$)"
 _LEADING = re.compile(rf"(?:{_OPEN}\s*({_LETTER})\s*{_CLOSE}|({_LETTER}){_BEHIND})[.:、,]?\s*")
+_VERB = r"(?:is|was|as|because|since|fits?|matches|must be|seems)\b"
 _NAMED = re.compile(
     r"(?:\b(?:options?|choices?|choose|chose|select(?:ed)?|pick(?:ed)?|go with|letter)\s*:?\s*"
     r"|选项|选择|我选|应选|选)\s*"
-    rf"{_OPEN}?({_LETTER})(?![A-Za-z])(?={_CLOSE}|\s*(?:$|[.,;:!?\n。、\"']|-\s|(?:is|was|as|because|since|fits?|"
-    r"matches|and|or)\b|是|因为|和|或))",
+    rf"{_OPEN}?({_LETTER})(?![A-Za-z])(?={_CLOSE}|\s*(?:$|[.,;:!?\n。、\"']|-\s|{_VERB}|(?:and|or)\b|是|因为|和|或))",
+    re.IGNORECASE,
+)  # "option B", "I choose B", 选B
+_SAID = re.compile(
+    r"(?:\b(?:it is|it's|that is|that's|say|guess|probably|definitely|likely|clearly|must be)\s+|是|为)"
+    rf"({_LETTER})(?=\s*(?:$|[.,;!\n。]))",
+    re.IGNORECASE,
+)  # "I'd say B."
+_SUBJECT = re.compile(
+    rf"(?:^|[.,;:!?\n。、]\s*|\b(?:so|that|hence|only|and|but) )(?![Ii])({_LETTER})[)\]】]?"
+    rf"(?=\s+{_VERB}|\s*(?:选项|是|对|正确|因为))",
+    re.IGNORECASE,
+)  # "B is right", B正确
+_LAST = re.compile(rf"(?:[.!?。]\s+|\n\s*)[(\[]?({_LETTER})[.)\]!。]*$")  # the last sentence is a letter
+_LISTED = re.compile(
+    rf"(?:(?:maybe|perhaps|possibly|or|and|also)\s+)?({_LETTER})(?=\s*(?:$|[,/&、]|and\b|or\b|和|或))",
     re.IGNORECASE,
 )
-_FOLLOWED = re.compile(rf"({_LETTER})(?=\s+(?:is|was|as|because|since|fits|matches)\b|是|因为)", re.IGNORECASE)
-_LISTED = re.compile(rf"({_LETTER})(?=\s*(?:$|[,/&、]|and\b|or\b|和|或))", re.IGNORECASE)
 _BRACKETED = re.compile(rf"[(\[【]\s*({_LETTER})\s*[)\]】]")
 _ENUMERATED = re.compile(rf"(?<![A-Za-z])(?:{_OPEN}\s*)?({_LETTER})(?:{_CLOSE}|[.):、])(?=\s|$)")
+_NEXT = re.compile(
+    rf"\s*(?:[,/&、]|or\b|and\b|和|或)\s*(?:maybe |option )?[(\[]?({_LETTER})"
+    r"(?=[)\]]?\s*(?:$|[.,;!?\n。]|or\b|and\b))",
+    re.IGNORECASE,
+)  # "option B or C"
+_REASON = re.compile(
+    r"(?:it|it's|its|because|since|as|i|i'm|the|this|that|there|which|due|given|so|final|definitely|sure|not|or|and|is|was|"
+    r"must|fits|matches|seems|sounds)\b"
+    r"|因|由于|这|我|理由",
+    re.IGNORECASE,
+)
+MOST_WORDS = 4  # of a text behind a letter that may be meant as the option's
 _LEADING_ARTICLE = re.compile(r"(?:an?|the|it is|it's|this is)\s+", re.IGNORECASE)
+_A_WORD = re.compile(r"[^\W\d_]{2}")
 
 
 @dataclass(frozen=True)
@@ -86,29 +112,42 @@ class _Resolver:
         """`text` is plain and not empty."""
         if option := self.names.exact(text):
             return Chosen(option, "option text")
-        for rule in (self._cued, self._leading, self._elsewhere):
+        for rule in (self._cued, self._last, self._leading, self._elsewhere):
             if chosen := rule(text):
                 return chosen
         return self._mentioned(text)
 
     def _cued(self, text: str) -> Chosen | None:
-        """Behind "the answer is"; several of these must agree."""
-        found = []
-        for piece in answers_after_cues(text):
-            option = self.names.exact(piece)
-            chosen = Chosen(option, "option text") if option else self._leading(piece)
-            chosen = chosen or self._followed(piece) or self._elsewhere(piece) or self._mentioned(piece)
-            found += [chosen] if chosen.option else []
-        if len({c.option for c in found}) > 1:
+        """Behind "the answer is": what is clear there must agree, what is not clear leaves no answer."""
+        found = [self._piece(piece) for piece in answers_after_cues(text)]
+        options = {c.option: c for c in found if c.option}
+        if len(options) > 1:
             return Chosen(None, "several answers")
-        return Chosen(found[-1].option, f"answer: {found[-1].why}") if found else None
+        for option, chosen in options.items():
+            return Chosen(option, f"answer: {chosen.why}")
+        return next((c for c in found if c.why != "no option"), None)
+
+    def _piece(self, text: str) -> Chosen:
+        option = self.names.exact(text)
+        chosen = Chosen(option, "option text") if option else self._leading(text)
+        return chosen or self._elsewhere(text) or self._mentioned(text)
+
+    def _last(self, text: str) -> Chosen | None:
+        """A letter by itself at the very end, behind words."""
+        mark = _LAST.search(text)
+        option = self._option(mark.group(1)) if mark else None
+        if mark is None or option is None or not _A_WORD.search(text[: mark.start()]):
+            return None
+        return self._agreeing(option, text, "letter")
 
     def _leading(self, text: str) -> Chosen | None:
         """The letter in front, alone or with words behind it."""
         mark = _LEADING.match(text)
         option = self._option(mark.group(1) or mark.group(2)) if mark else None
-        if mark is None or option is None or any(m.start == 0 and m.end > 1 for m in self.names.mentions(text)):
+        if mark is None or option is None or denied(text, 0, mark.end(1) if mark.group(1) else mark.end(2) + 1):
             return None
+        if any(m.start == 0 and m.end > 1 for m in self.names.mentions(text)):
+            return None  # the letter belongs to a name: "C: maj"
         rest = text[mark.end() :]
         if not trim(rest) or self._same_letter(rest, option):
             return Chosen(option, "letter")
@@ -119,30 +158,37 @@ class _Resolver:
         first = self._begins_with(rest)
         if first not in (None, option):
             return Chosen(None, "letter and text disagree")
+        if first is None and self._another_text(rest):
+            return Chosen(None, "a letter and no option's text")
         return Chosen(option, "letter and text" if first else "letter")
 
-    def _followed(self, text: str) -> Chosen | None:
-        """ "B because it rings", behind a cue."""
-        first = self._first(_FOLLOWED, text)
-        return Chosen(first.pop(), "letter") if first else None
+    def _another_text(self, rest: str) -> bool:
+        """Is it a few words that are meant as an option, though no option has them?"""
+        said = SENTENCE_END.split(rest.strip())[0]
+        few = _A_WORD.search(said) is not None and len(said.split()) <= MOST_WORDS
+        return few and not _REASON.match(rest) and not self.names.named(rest)
 
     def _elsewhere(self, text: str) -> Chosen | None:
-        """One letter behind "option" or "choose", or in brackets."""
-        for pattern in (_NAMED, _BRACKETED):
-            letters = self._letters(pattern, text)
-            if len(letters) > 1:
-                return Chosen(None, "several letters")
-            if letters:
-                option, named = letters.pop(), self.names.named(text)
-                if named and option not in named:
-                    return Chosen(None, "letter and text disagree")
-                return Chosen(option, "one letter")
-        return None
+        """One letter that is said to be the one, or else one in brackets."""
+        said = set().union(*(self._letters(pattern, text) for pattern in (_NAMED, _SAID, _SUBJECT)))
+        letters = said or self._letters(_BRACKETED, text)
+        if len(letters) > 1:
+            return Chosen(None, "several letters")
+        return self._agreeing(letters.pop(), text, "one letter") if letters else None
+
+    def _agreeing(self, option: str, text: str, why: str) -> Chosen:
+        """The option of a letter, unless the text names only others."""
+        named = self.names.named(text)
+        return (
+            Chosen(None, "letter and text disagree") if named and option not in named else Chosen(option, why)
+        )
 
     def _mentioned(self, text: str) -> Chosen:
         named = self.names.named(text)
         if len(named) == 1:
             return Chosen(named[0], "one option named")
+        if opening := self.names.opening(text):
+            return Chosen(opening, "option text first")
         if {fold(o) for o in self.options} <= POLAR.keys() and (truth := truth_of(text)) is not None:
             agreeing = [o for o in self.options if POLAR[fold(o)] is truth]
             if len({fold(o) for o in agreeing}) == 1:
@@ -159,7 +205,8 @@ class _Resolver:
 
     def _letters(self, pattern: re.Pattern[str], text: str) -> set[str]:
         """Options whose letters the text gives by `pattern` and does not deny."""
-        marks = [m for m in pattern.finditer(text) if not denied(text, m.start(), m.end())]
+        marks = [m for m in pattern.finditer(text) if not denied(text, m.start(1), m.end())]
+        marks += [later for m in marks if (later := _NEXT.match(text, m.end()))]
         return {option for m in marks if (option := self._option(m.group(1)))}
 
     def _first(self, pattern: re.Pattern[str], text: str) -> set[str]:

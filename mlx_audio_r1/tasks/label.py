@@ -52,4 +52,4 @@ def _label(text: str, names: Names, closed: bool) -> tuple[str | None, str]:
 def _only(names: Names, text: str, closed: bool) -> str | None:
     """The one label that a text names, where all labels are known."""
     named = names.named(text) if closed else []
-    return named[0] if len(named) == 1 else None
+    return named[0] if len(named) == 1 else names.opening(text)

@@ -5,6 +5,7 @@ names a bell, "it isn't a drum" names nothing. The surprise: names that differ i
 ("Do", "do") are then told apart by them; otherwise neither matters.
 """
 
+# ruff: noqa: RUF001  (other dashes are meant)
 from __future__ import annotations
 
 import re
@@ -25,9 +26,10 @@ NO_DENIAL = re.compile(
     re.IGNORECASE,
 )
 MOST_CUES = 10
+_ALL_BUT = re.compile(r"\b(?:anything|everything|everyone|all) but\b", re.IGNORECASE)
 _DENIED_BEFORE = re.compile(
     r"\b(?:not|no|never|neither|nor|without|cannot|rather than|instead of|except|excluding|excludes?|"
-    r"unlike|rules? out|ruled out|ruling out|wrong|incorrect)\b|n't\b"
+    r"unlike|unlikely|hardly|scarcely|doubt|rules? out|ruled out|ruling out|wrong|incorrect)\b|n't\b"
     r"|(?:不|没|无|非|未|排除|除了|错误)[\w\s\"'(]{0,5}$",
     re.IGNORECASE,
 )
@@ -35,17 +37,25 @@ _DENIED_AFTER = re.compile(
     r"[\s)\]\"'】]{0,3}(?:\?|"
     r"(?:(?:it|this|that) )?(?:is|was|are|were|does|do|did|could|would|will|seems?|must)\s?(?:not|n't|never)\b"
     r"|(?:cannot|can't)\b"
-    r"|(?:(?:is|was|are|were|seems?) )?(?:wrong|incorrect|unlikely|impossible|false|excluded|ruled out)\b"
+    r"|(?:(?:is|was|are|were|seems?) )?"
+    r"(?:wrong|incorrect|unlikely|impossible|false|absent|missing|excluded|ruled out)\b"
+    r"|[,;:] no[.!]*\Z"
     r"|是?(?:不对|不是|错|排除|不可能|不正确|不符))",
     re.IGNORECASE,
 )
 CUE = re.compile(
-    r"(?:\banswers?\b(?: (?:choice|option|letter))?|\b(?:correct|right|best|final) (?:option|choice|one)\b)"
-    r"(?: (?:is|was|would be|should be|must be))?(?: (?:option|choice))?\s*[:=]?\s*"
-    r"|(?:答案|结果)(?:应该|应|就)?(?:选项)?(?:是|为|选)?\s*[:=]?\s*(?:选项?)?",
+    r"(?:\b(?:answers?|ans\b\.?)(?: (?:choice|option|letter))?"
+    r"|\b(?:correct|right|best|final) (?:option|choice|one)\b)"
+    r"(?: (?:is|was|would be|should be|must be))?(?: (?:option|choice))?\s*(?:[:=–—]|-(?=\s))?\s*"
+    r"|\b(?:response|result|output|conclusion)\s*[:=]\s*"
+    r"|(?:答案|结果|正确选项|正确的)(?:应该|应|就)?(?:选项)?(?:是|为|选)?\s*[:=]?\s*(?:选项?)?|答\s*:\s*",
     re.IGNORECASE,
 )  # what follows is the answer
 _WORD = re.compile(r"(?:[-+](?=\.?\d))?[\w#%/'°]+(?:[.:]\w+)*")
+_TAKEN_BACK = re.compile(
+    r"\b(?:wait|actually|correction|sorry|on second thoughts?|or maybe|or perhaps|no)\b|不对|等等|其实|更正",
+    re.IGNORECASE,
+)
 _ARTICLE = re.compile(r"(?:(?:an?|the|it is|it's|this is)\s+|是|一个|一种)(?=\S)", re.IGNORECASE)
 
 
@@ -94,6 +104,16 @@ class Names:
         """The different names among the mentions, in order."""
         return list(dict.fromkeys(m.name for m in self.mentions(text)))
 
+    def opening(self, text: str) -> str | None:
+        """The name that the first sentence is, where what follows does not take it back."""
+        end = SENTENCE_END.search(text)
+        first = self.exact(text[: end.start()]) if end and end.group() != "?" else None
+        rest = text[end.end() :] if end else ""
+        if first is None or _TAKEN_BACK.search(rest):
+            return None
+        others = {self.exact(sentence) for sentence in SENTENCE_END.split(rest)} - {first, None}
+        return None if others else first
+
     def prepared(self, text: str) -> str:
         """The text as mentions are looked for in it; its length may change."""
         return lower(plain(text)) if self.key is fold else plain(text)
@@ -107,7 +127,8 @@ def answers_after_cues(text: str) -> list[str]:
         end = SENTENCE_END.search(text, cue.end(), later.start() if later else len(text))
         asked = end is not None and end.group() == "?"
         if not asked and not denied_before(text, cue.start()):
-            found.append(text[cue.end() : end.start() if end else later.start() if later else len(text)])
+            stop = end.start() if end else later.start() if later else len(text)
+            found.append(text[cue.end() : stop].strip())
     return [piece for piece in found if trim(piece)]
 
 
@@ -118,7 +139,7 @@ def denied(text: str, start: int, end: int) -> bool:
 
 def denied_before(text: str, start: int) -> bool:
     """Is there a "not" between the beginning of the clause and `start`?"""
-    before = text[max(0, start - LOOK_BACK) : start]
+    before = _ALL_BUT.sub("not", text[max(0, start - LOOK_BACK) : start])
     ends = [mark.end() for mark in CLAUSE_ENDS.finditer(before)]
     clause = NO_DENIAL.sub(" ", before[ends[-1] if ends else 0 :])
     return bool(_DENIED_BEFORE.search(clause))

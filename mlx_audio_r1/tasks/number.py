@@ -25,6 +25,8 @@ _HEDGE = re.compile(
 _DENIED = re.compile(
     r"(?:\b(?:not|never|neither|nor|rather than|instead of)|n't|不是|并非)(?: an?| exactly)?\s*$", re.IGNORECASE
 )
+_OUT_OF = re.compile(r"\s*(?:\w+\s+)?(?:out )?of(?: the| these| those)?\s*", re.IGNORECASE)  # "7 out of 10"
+_OPENING_END = re.compile(r"\n|:(?=\s)")
 _BETWEEN = re.compile(r"\bbetween $", re.IGNORECASE)
 _ASIDE = re.compile(r"\([^()\n]{0,200}\)")
 
@@ -84,7 +86,22 @@ def read_number(text: str, wanted: Unit | None = None) -> Reading | str:
     numbers = _with_unit(text, _read(text), wanted)
     if not numbers:
         return "no number"
-    return _reading(text, numbers, numbers[-1], "number" if len(numbers) == 1 else "last number")
+    if len(numbers) > 1 and (first := _opening(text, numbers)):
+        return _reading(text, numbers, first, "number first")
+    chosen = (
+        numbers[-2]
+        if len(numbers) > 1 and _OUT_OF.fullmatch(text, numbers[-2].end, numbers[-1].start)
+        else numbers[-1]
+    )
+    return _reading(text, numbers, chosen, "number" if len(numbers) == 1 else "last number")
+
+
+def _opening(text: str, numbers: list[Number]) -> Number | None:
+    """The number that the first line is: "7\\n3 + 4", "7 sounds: 3 drums and 4 bells"."""
+    first, end = numbers[0], _OPENING_END.search(text)
+    if end is None or first.start > 1 or not first.end <= end.start() < numbers[1].start:
+        return None
+    return first if len(text[first.end : end.start()].split()) <= 2 else None
 
 
 def _read(text: str) -> list[Number]:

@@ -34,7 +34,21 @@ def find_numbers(text: str) -> list[Number]:
     """All numbers of a plain text, in order."""
     digits = list(_written(text))
     free = _blanked(text, digits)
-    return sorted([*digits, *_spelled(free), *_chinese(free)], key=lambda n: n.start)
+    found = sorted([*digits, *_spelled(free), *_chinese(free)], key=lambda n: n.start)
+    return _with_parts(text, found)
+
+
+def _with_parts(text: str, numbers: list[Number]) -> list[Number]:
+    """ "three and three quarters" is one number."""
+    joined: list[Number] = []
+    for number in numbers:
+        whole = joined[-1] if joined else None
+        part = 0 < number.value < 1 and number.value.denominator > 1
+        if whole and part and whole.value.denominator == 1 and text[whole.end : number.start] == " and ":
+            joined[-1] = Number(whole.value + number.value, whole.start, number.end, whole.digits)
+        else:
+            joined.append(number)
+    return joined
 
 
 def spelled_out(text: str) -> str:
@@ -55,25 +69,29 @@ _WRITTEN = re.compile(
     rf"|10\s?(?:\^|\*\*)\s?\(?(?P<ten>[-+]?\d{{1,4}})\)?"
     rf"|(?P<plain>{_DECIMAL})(?:[eE](?P<e>[-+]?\d{{1,4}})(?![\w.])"
     rf"|\s?[×x*]\s?10\s?(?:\^|\*\*)\s?\(?(?P<power>[-+]?\d{{1,4}})\)?)?"
-    rf"(?:\s?(?P<scale>万|亿|千|百|thousand\b|million\b|billion\b|trillion\b))?)",
+    rf"(?:\s?(?P<scale>万|亿|千|百|k(?![A-Za-z])|thousand\b|million\b|billion\b|trillion\b))?)",
     re.IGNORECASE,
 )
-_LETTERS = re.compile(r"[A-Za-z]+")
+_INSIDE = re.compile(r"第$|\d[:/_]$")  # an ordinal, a time, a date
+_MORE_DIGITS = re.compile(r"[.:/_]\d")
+_LETTERS = re.compile(r"(?!x\b)[A-Za-z]+", re.IGNORECASE)
 
 
 def _written(text: str) -> Iterator[Number]:
     for match in _WRITTEN.finditer(text):
-        before = text[max(0, match.start() - 2) : match.start()]
+        before = text[max(0, match.start() - 20) : match.start()]
         value = _value(match)
-        if value is not None and not before.endswith("第") and not _goes_on(text, match.end()):
-            signed = match["sign"] == "-" and not before.rstrip()[-1:].isdigit()
+        if value is not None and not _INSIDE.search(before) and not _goes_on(text, match.end()):
+            signed = _SIGN.search(before) or (match["sign"] == "-" and not before.rstrip()[-1:].isdigit())
             yield Number(-value if signed else value, match.start(), match.end(), digits=True)
 
 
 def _goes_on(text: str, at: int) -> bool:
     """Do the digits belong to a word: 3rd, 3D, 1e999? Units and "3x" are none."""
+    if _MORE_DIGITS.match(text, at):
+        return True
     word = _LETTERS.match(text, at)
-    return bool(word) and word.group().lower() != "x" and unit_after(text, at) is None
+    return bool(word) and unit_after(text, at) is None
 
 
 def _value(match: re.Match[str]) -> Fraction | None:
@@ -84,7 +102,9 @@ def _value(match: re.Match[str]) -> Fraction | None:
     if match["over"]:
         under = _decimal(match["under"])
         return int(match["whole"] or 0) + _decimal(match["over"]) / under if under else None
-    scale = {**SCALES, "万": 10**4, "亿": 10**8, "千": 1000, "百": 100}.get((match["scale"] or "").lower(), 1)
+    scale = {**SCALES, "k": 1000, "万": 10**4, "亿": 10**8, "千": 1000, "百": 100}.get(
+        (match["scale"] or "").lower(), 1
+    )
     return _decimal(match["plain"] or "1") * Fraction(10) ** power * scale
 
 
@@ -103,7 +123,8 @@ _TENS = {"twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "sev
 SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _PARTS = {"half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fourth": 4,
           "fourths": 4, "fifth": 5, "fifths": 5, "sixth": 6, "sixths": 6, "eighth": 8, "eighths": 8,
-          "tenth": 10, "tenths": 10}  # fmt: skip
+          "tenth": 10, "tenths": 10, "hundredth": 100, "hundredths": 100, "thousandth": 1000,
+          "thousandths": 1000}  # fmt: skip
 _ALONE = {"none": Fraction(0), "once": Fraction(1), "twice": Fraction(2), "thrice": Fraction(3),
           "dozen": Fraction(12), "half": Fraction(1, 2), "quarter": Fraction(1, 4)}  # fmt: skip
 _WORD = f"(?:{'|'.join(sorted([*_SMALL, *_TENS, *SCALES], key=len, reverse=True))})"
@@ -112,7 +133,7 @@ _DECIMALS = re.compile(rf" point((?: (?:{'|'.join(_SMALL)})){{1,20}})\b", re.IGN
 _PART = re.compile(rf"[ -]({'|'.join(_PARTS)})\b", re.IGNORECASE)
 _AND_PART = re.compile(r" and (?:an? )?(half|quarter|third)\b", re.IGNORECASE)
 _ALONE_WORD = re.compile(rf"\b({'|'.join(_ALONE)})\b(?! notes?\b)", re.IGNORECASE)
-_SIGN = re.compile(r"\b(?:minus|negative) $", re.IGNORECASE)
+_SIGN = re.compile(r"(?:\bnegative |(?<![\w)] )\bminus |负)$", re.IGNORECASE)  # "10 minus 5" has none
 _NO_COUNT = re.compile(
     r"\b(?:the|this|that|first|second|third|last|next|each|every|no|which|other|another|any|some) $",
     re.IGNORECASE,
@@ -189,7 +210,7 @@ def _finished(text: str, start: int, end: int, whole: int, last: bool) -> Number
         value, end = value + Fraction(1, _PARTS[match[1].lower()]), match.end()
     elif last and text[end : end + 6].lower() == " dozen":
         value, end = value * 12, end + 6
-    before = text[max(0, start - 10) : start]
+    before = text[max(0, start - 20) : start]
     negative = bool(_SIGN.search(before))
     weak = word == "one" and value == 1 and not negative
     if weak and (_NO_COUNT.search(before) or text[end : end + 3] == " of"):
@@ -214,10 +235,11 @@ _ZH_DIGITS = {
     "九": 9,
 }
 _ZH_SCALES = {"十": 10, "百": 100, "千": 1000}
+_ZH_TAILS = {"百": 100, "千": 1000, "万": 10**4}
 _ZH_LARGE = {"万": 10**4, "亿": 10**8}
 _ZH = "[零〇一二两三四五六七八九十百千万亿]"
 _ZH_NUMBER = re.compile(
-    rf"(?<!第)(?P<sign>负)?(?:(?P<under>百|{_ZH}{{1,20}})分之(?P<over>{_ZH}{{1,20}})"
+    rf"(?<!第)(?P<sign>负)?(?:(?P<under>百|{_ZH}{{1,20}})分之(?P<over>{_ZH}{{1,20}}(?:点[零〇一二三四五六七八九]{{1,20}})?)"
     rf"|(?P<whole>{_ZH}{{1,20}})(?:点(?P<decimals>[零〇一二三四五六七八九]{{1,20}})|(?P<and_half>个半))?|(?P<half>一?半)(?!音))"
 )
 _ZH_NO_COUNT = re.compile(r"一[样起些直般定致下旦共切边]|十分|万一|千万(?![元人])|半音")
@@ -241,10 +263,15 @@ def _zh_value(match: re.Match[str]) -> Fraction | None:
         return Fraction(1, 2)
     if match["under"]:
         under = _zh_integer(match["under"])
-        return Fraction(_zh_integer(match["over"]), under) if under else None
-    decimals = "".join(str(_ZH_DIGITS[c]) for c in match["decimals"] or "零")
-    value = Fraction(f"{_zh_integer(match['whole'])}.{decimals}")
+        whole, _, decimals = match["over"].partition("点")
+        return _zh_decimal(whole, decimals) / under if under else None
+    value = _zh_decimal(match["whole"], match["decimals"])
     return value + Fraction(1, 2) if match["and_half"] else value
+
+
+def _zh_decimal(whole: str, decimals: str | None) -> Fraction:
+    digits = "".join(str(_ZH_DIGITS[c]) for c in decimals or "零")
+    return Fraction(f"{_zh_integer(whole)}.{digits}")
 
 
 def _zh_integer(text: str) -> int:
@@ -261,6 +288,8 @@ def _zh_integer(text: str) -> int:
         else:
             total = (total + section + digit or 1) * _ZH_LARGE[c]
             section = digit = 0
+    if len(text) > 1 and digit and text[-2] in _ZH_TAILS:  # 一百二 is 120
+        digit *= _ZH_TAILS[text[-2]] // 10
     return total + section + digit
 
 

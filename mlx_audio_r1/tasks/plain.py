@@ -20,6 +20,7 @@ _SAME = str.maketrans({
 })  # fmt: skip
 _OPENING = re.compile(r"<(?:answer|response|result)>", re.IGNORECASE)
 _CLOSING = re.compile(r"</(?:answer|response|result)>", re.IGNORECASE)
+_FENCED = re.compile(r"\A```\w*|```\Z")
 _JSON_KEYS = ("answer", "content", "text", "result", "response", "答案")
 _MARKUP = (  # pattern -> what stays; in this order
     (re.compile(r"\\[dt]?frac\s*\{([^{}]{1,40})\}\s*\{([^{}]{1,40})\}"), r"\1/\2"),
@@ -27,7 +28,8 @@ _MARKUP = (  # pattern -> what stays; in this order
     (re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|operatorname)\s*\{([^{}]*)\}"), r"\1"),
     (re.compile(r"<(b|i|u|p|em|strong|code|mark)>([^<]*)</\1>", re.IGNORECASE), r"\2"),
     (re.compile(r"<br ?/?>", re.IGNORECASE), "\n"),
-    (re.compile(r"\\[()\[\]]|\$"), ""),
+    (re.compile(r"\\[()\[\]]"), ""),
+    (re.compile(r"\$"), " "),
     (re.compile(r"\\(?:times|cdot)\b"), "×"),
     (re.compile(r"\\[,;:!% ]"), " "),
     (re.compile(r"^[ \t]*```\w*[ \t]*$", re.MULTILINE), ""),
@@ -88,7 +90,7 @@ def _unwrap(text: str) -> str:
     opening = max((m.end() for m in _OPENING.finditer(text, 0, max(closing, 0))), default=-1)
     if opening >= 0:
         return text[opening:closing]
-    bare = text.strip()
+    bare = _FENCED.sub("", text.strip()).strip()
     return _json_value(bare) if bare.startswith("{") and bare.endswith("}") else text
 
 

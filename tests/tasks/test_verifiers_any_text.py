@@ -1,4 +1,4 @@
-"""What no text may do: crash a verifier, score without being understood, mean another thing in other clothes."""
+"""What no text may do: crash a verifier, score without being understood, change with its clothes."""
 
 import time
 import unicodedata
@@ -30,11 +30,44 @@ TARGETS = [
 ]
 ITEMS = [Item("x", (), target) for target in TARGETS]
 ids = [f"{type(t).__name__}-{getattr(t, 'metric', '')}" for t in TARGETS]
-SCRAPS = ["answer is ", "答案是", "(", ")", "B", "b. ", "bell", "drum", " not ", "不", "yes", "no", "7", "3/4", ",",
-          "½", "1,234", "e9", "-", "one", " hundred", "二", "分之", "\\boxed{", "}", "**", "_", "`", "</think>",
-          "<think>", "<answer>", "</answer>", "{", '"', "\n", " or ", "option ", "?", "Hz", "%", "\u200b", "\x00",
-          "\ud800",
-          "İ", "ß", "ﷺ"]  # fmt: skip
+SCRAPS = [
+    *(
+        "answer is ",
+        "答案是",
+        "(",
+        ")",
+        "B",
+        "b. ",
+        "bell",
+        "drum",
+        " not ",
+        "不",
+        "yes",
+        "no",
+        "7",
+        "3/4",
+        ",",
+        "½",
+    ),
+    *(
+        "1,234",
+        "e9",
+        "-",
+        "one",
+        " hundred",
+        "二",
+        "分之",
+        "\\boxed{",
+        "}",
+        "**",
+        "_",
+        "`",
+        "</think>",
+        "<think>",
+    ),
+    *("<answer>", "</answer>", "{", '"', "\n", " or ", "option ", "?", "Hz", "%", "\u200b", "\x00", "\ud800"),
+    *("İ", "ß", "ﷺ"),
+]
 TEXT = st.one_of(st.text(max_size=200), st.lists(st.sampled_from(SCRAPS), max_size=25).map("".join))
 CLOTHES = {
     "bold": "**{}**", "code": "`{}`", "heading": "### {}", "quote": "> {}", "list": "- {}", "quotes": '"{}"',
