@@ -14,7 +14,7 @@ from mlx_audio_r1.tasks import acoustic_world as w
 from mlx_audio_r1.tasks.acoustic import speech
 from mlx_audio_r1.tasks.acoustic.questions import Question
 from mlx_audio_r1.tasks.acoustic.questions import score as score_of_the_world
-from mlx_audio_r1.tasks.acoustic.world import Event, Truth
+from mlx_audio_r1.tasks.acoustic.world import FLOORS, Event, Truth
 from mlx_audio_r1.tasks.arithmetic import DIFFICULTIES, arithmetic_item
 from mlx_audio_r1.tasks.choice import Choice
 from mlx_audio_r1.tasks.rewards import reward
@@ -130,6 +130,10 @@ def test_voices_are_asked_about_in_every_difficulty():
     for difficulty in ("easy", "hard"):
         item = w.world_item(1, "voice", difficulty)
         assert isinstance(item.target, Choice) and set(item.target.options) == {"male", "female"}
+
+
+def test_every_background_of_the_world_has_a_difficulty():
+    assert set(w.BACKGROUND) == set(FLOORS)
 
 
 def test_every_task_has_kinds_and_every_answer_of_the_split_ones():

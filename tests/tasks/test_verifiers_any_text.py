@@ -111,7 +111,7 @@ def test_no_reply_gets_more_than_the_whole_reward(text, truncated, thinking):
     writing=st.sampled_from(WRITINGS),
     clothes=st.sampled_from(list(CLOTHES)),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_clothes_do_not_change_the_option_and_a_permutation_permutes_the_letter(
     options, seed, writing, clothes
 ):
@@ -140,7 +140,7 @@ def test_a_reply_that_names_texts_alone_does_not_depend_on_the_order_of_options(
 
 
 @given(st.integers(-(10**9), 10**9), st.sampled_from(list(CLOTHES)), st.booleans())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_a_number_is_read_in_any_clothes(value, clothes, separated):
     text = f"{value:,}" if separated else str(value)
     reading = read_number(CLOTHES[clothes].format(text))
@@ -148,7 +148,7 @@ def test_a_number_is_read_in_any_clothes(value, clothes, separated):
 
 
 @given(st.integers(0, 999_999))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_english_and_chinese_words_are_read_back(value):
     assert read_number(english(value)).value == value
     assert read_number(chinese(value)).value == value
