@@ -35,7 +35,7 @@ def random_checkpoint(folder: Path, *, heads: int = 8, kv_heads: int = 2, seed: 
 
 
 def run(*args: str, stdin: bytes | None = None, env: dict[str, str] | None = None,
-        timeout: float = 120) -> subprocess.CompletedProcess[bytes]:
+        timeout: float = 240) -> subprocess.CompletedProcess[bytes]:
     """The program in a process of its own, as a person starts it."""
     import os
 

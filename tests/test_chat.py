@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,7 @@ class Terminal:
             stderr=side,
             env={**os.environ, "TERM": "dumb"},
             start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background ignores it
         )
         os.close(side)
         self.shown = ""
@@ -86,17 +88,25 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._file, text.encode())
 
-    def wait_for(self, words: str, seconds: float = 60) -> None:
+    def wait_for(self, words: str) -> None:
+        """Until the words are shown; what came before them is forgotten."""
+        self._read_until(lambda: words in self.shown)
+        self.shown = self.shown.partition(words)[2]
+
+    def wait_for_more(self, characters: int) -> None:
+        """Until so much more is shown, whatever it is."""
+        self._read_until(lambda: len(self.shown) >= characters)
+
+    def _read_until(self, enough: Callable[[], bool], seconds: float = 240) -> None:
         end = time.monotonic() + seconds
-        while words not in self.shown:
+        while not enough():
             assert time.monotonic() < end, self.shown
             if select.select([self._file], [], [], 0.1)[0]:
                 self.shown += os.read(self._file, 4096).decode("utf-8", "replace")
-        self.shown = self.shown.partition(words)[2]
 
     def close(self) -> int:
         try:
-            return self.process.wait(timeout=30)
+            return self.process.wait(timeout=240)
         finally:
             self.process.kill()
             self.process.wait()
@@ -109,9 +119,9 @@ def test_on_a_terminal_ctrl_c_stops_the_reply_and_ctrl_d_leaves(clip):
         terminal.wait_for("> ")
         terminal.type("What is it?\n")
         terminal.wait_for("What is it?\r\n")
-        time.sleep(0.5)
+        terminal.wait_for_more(100)  # it is in the middle of a reply; thousands of tokens are to come
         terminal.process.send_signal(signal.SIGINT)
-        terminal.wait_for("]")  # [stopped], or why it had ended already
+        terminal.wait_for("[stopped]")
         terminal.wait_for("> ")
         terminal.process.send_signal(signal.SIGINT)  # at the prompt it changes nothing
         terminal.wait_for("> ")

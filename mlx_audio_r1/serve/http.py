@@ -1,6 +1,8 @@
 """Bodies in and streams out, with limits: a slow, silent or vanished client never holds the server.
 
-Written on ASGI directly where Starlette would wait without end or not notice that a client is gone.
+Written on ASGI directly where Starlette would wait without end or not notice that a client is gone. The
+surprise: limits of time are `asyncio.timeout`, never `asyncio.wait_for`, which on Python 3.11 forgets a
+cancellation that comes as its work ends; a stream whose client is gone would then go on to its last token.
 """
 
 from __future__ import annotations
@@ -78,7 +80,8 @@ def limited(receive: Receive, most: int, too_large: Callable[[], Problem]) -> Re
     async def receive_some() -> Message:
         nonlocal total
         try:
-            message = await asyncio.wait_for(receive(), BODY_STALL_SECONDS)
+            async with asyncio.timeout(BODY_STALL_SECONDS):
+                message = await receive()
         except TimeoutError:
             raise Problem("the body did not arrive in time", status=408, code="timeout") from None
         if message["type"] == "http.disconnect":
@@ -199,6 +202,7 @@ def _event(data: dict[str, Any]) -> bytes:
 
 async def _within(sending: Awaitable[None]) -> None:
     try:
-        await asyncio.wait_for(sending, SEND_STALL_SECONDS)
+        async with asyncio.timeout(SEND_STALL_SECONDS):
+            await sending
     except (TimeoutError, OSError):
         raise ClientGone from None

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 NEEDED = ("starlette", "uvicorn", "python_multipart")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GOODBYE_SECONDS = 3  # replies under way may end before they are cut
+KEEP_ALIVE_SECONDS = 30  # longer than clients keep an idle connection (openai 5 s): theirs ends first
 BACKLOG = 256
 LISTEN_AHEAD_BYTES = 512 << 20  # 85 minutes of sound, all a context holds, are 0.65 GB of the largest model
 
@@ -108,6 +109,7 @@ def make_server(service: Service) -> uvicorn.Server:
     return Server(uvicorn.Config(
         make_app(service), lifespan="off", log_config=None, access_log=True, ws="none", server_header=False,
         timeout_graceful_shutdown=GOODBYE_SECONDS + 3, backlog=BACKLOG, h11_max_incomplete_event_size=65_536,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
     ))
 
 

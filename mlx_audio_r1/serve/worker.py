@@ -91,7 +91,9 @@ class Worker:
             rows = self._make_rows()
             self._ready.set()
             while self._take_commands(rows):
-                self._deliver(rows.step())
+                happened = rows.step()
+                self.rows = len(rows)  # before its client hears of an end: whoever asks then is not told of it
+                self._deliver(happened)
         except BaseException as error:
             self._failure = error
             if self._ready.is_set():

@@ -7,8 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +37,16 @@ class Driver:
         self._send(hf_path, mlx_path, request)
         return self._answer()
 
-    def run_and_kill(self, hf_path: object, mlx_path: object, after: float, **request: Any) -> dict[str, Any]:
-        """SIGKILL the conversion `after` seconds from its first tensor."""
+    def run_and_kill(
+        self, hf_path: object, mlx_path: object, wait: Callable[[], object], **request: Any
+    ) -> dict[str, Any]:
+        """SIGKILL the conversion once it has its first tensor and `wait` has returned."""
         self._send(hf_path, mlx_path, request)
         assert self._line() == {"begun": True}
-        time.sleep(after)
+        wait()
         for child in self._children():
-            os.kill(child, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has ended meanwhile
+                os.kill(child, signal.SIGKILL)
         return self._answer()
 
     def _send(self, hf_path: object, mlx_path: object, request: dict[str, Any]) -> None:
@@ -72,7 +75,7 @@ class Driver:
 
     def close(self) -> None:
         self.process.stdin.close()
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=240)
         self.process.stdout.close()
 
 
@@ -101,7 +104,7 @@ def _hub_driver(_running_hub: LoopbackHub, tmp_path_factory: pytest.TempPathFact
 def hub(_running_hub: LoopbackHub) -> Iterator[LoopbackHub]:
     """The hub without faults, repositories or memories of other tests."""
     fresh = LoopbackHub()
-    for name in ("folders", "faults", "bytes_per_second", "requests", "uploads", "blobs"):
+    for name in ("folders", "faults", "bytes_per_second", "requests", "uploads", "blobs", "stalled"):
         setattr(_running_hub, name, getattr(fresh, name))
     yield _running_hub
 

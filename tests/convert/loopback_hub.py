@@ -11,6 +11,7 @@ import json
 import re
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -43,6 +44,7 @@ class Fault:
     cut: float = 0.0  # close the connection after this share of the body
     garble: bool = False  # flip bytes of the body
     short: bool = False  # send half of it and call that the whole
+    stall: float | None = None  # after this share of a whole file's body nothing comes any more
     times: int = 10**9
 
 
@@ -57,6 +59,7 @@ class LoopbackHub:
     requests: list[str] = field(default_factory=list)
     uploads: dict[str, dict[str, bytes]] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
+    stalled: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))  # one a stall
 
     def __enter__(self) -> LoopbackHub:
         hub = self
@@ -207,7 +210,18 @@ class _Handler(BaseHTTPRequestHandler):
         if self.fault and self.fault.cut:
             data = data[: int(len(data) * self.fault.cut)]
             self.close_connection = True
+        if self.fault and self.fault.stall is not None and status == 200:
+            self._stall(data[: int(len(data) * self.fault.stall)])
+            return
         self._send_slowly(data)
+
+    def _stall(self, data: bytes) -> None:
+        self._send_slowly(data)
+        self.wfile.flush()
+        self.hub.stalled.release()
+        with suppress(OSError):
+            self.rfile.read(1)  # until the client is gone: it has nothing more to say
+        self.close_connection = True
 
     def _send_slowly(self, data: bytes) -> None:
         step = 1 << 16

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import random
+import os
 import shutil
+from contextlib import suppress
 
 import pytest
 
@@ -58,7 +59,9 @@ def test_one_source_shard_on_the_disk_at_a_time(hub, served, hub_driver, tmp_pat
 
     def look() -> None:
         while not stop.wait(0.01):
-            most.add(len(list((tmp_path / "out.partial" / "source").glob("*.safetensors"))))
+            with suppress(FileNotFoundError):  # not there yet, or no more
+                names = os.listdir(tmp_path / "out.partial" / "source")
+                most.add(sum(name.endswith(".safetensors") for name in names))
 
     looking = threading.Thread(target=look)
     looking.start()
@@ -88,11 +91,11 @@ def test_killed_while_fetching_the_next_run_goes_on(hub, hub_driver, tmp_path):
     target = tmp_path / "out"
     first = len(read_shard(BF16 / SHARDS[0]))
     assert hub_driver.run(repo, target, recipe=Q4, kill_after=first + 3) == {}  # inside the second
-    rng = random.Random(3)
-    hub.bytes_per_second = 1e6  # 0.9 seconds for the third
-    for _ in range(3):
-        assert hub_driver.run_and_kill(repo, target, rng.uniform(0, 0.3), recipe=Q4) == {}
+    for share in (0.0, 0.4, 0.9):  # of the third
+        hub.faults = [Fault(rf"GET /cdn/{repo}/{SHARDS[2]}", stall=share)]
+        assert hub_driver.run_and_kill(repo, target, hub.stalled.acquire, recipe=Q4) == {}
         assert not target.exists()
+    hub.faults = []
     hub.requests.clear()
     assert hub_driver.run(repo, target, recipe=Q4)["ok"]
     # The first is converted, the second lay there whole when the run was killed.
@@ -281,8 +284,6 @@ def test_pull_fetches_once_and_is_found(hub, served, tmp_path):
 
 
 def test_newest_pulled_model_is_the_one_found(tmp_path):
-    import os
-
     assert find_pulled(tmp_path / "nowhere") is None
     for age, name in enumerate(("old", "new", "older")):
         shutil.copytree(BF16, tmp_path / name)
@@ -318,8 +319,6 @@ def test_upload_without_a_known_token_is_refused_before_the_work(hub, served, tm
 
 def until_closed(terminal: int):
     """What arrives on a pseudo-terminal; its end is an error on Linux and nothing on macOS."""
-    import os
-
     while True:
         try:
             data = os.read(terminal, 1 << 12)
@@ -333,7 +332,6 @@ def until_closed(terminal: int):
 
 def test_on_a_terminal_there_is_a_bar_with_bytes_and_time(tmp_path):
     import fcntl
-    import os
     import pty
     import struct
     import subprocess

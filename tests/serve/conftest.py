@@ -6,8 +6,9 @@ import asyncio
 import base64
 import io
 import threading
+import time
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ from mlx_audio_r1.serve.service import ServeOptions
 from mlx_audio_r1.session import AudioR1, load
 
 TINY = Path(__file__).parent.parent / "golden" / "tiny-fp32"
+PATIENCE = 240.0  # seconds for what is bound to happen, on a machine however busy
 
 
 def load_tiny() -> AudioR1:
@@ -29,7 +31,7 @@ def load_tiny() -> AudioR1:
 
 
 def load_endless() -> AudioR1:
-    """The tiny model with an end of turn that its vocabulary does not hold."""
+    """The tiny model with an end of turn that its vocabulary does not hold; ask it with ENDLESS."""
     r1 = load_tiny()
     r1.tokenizer.stop_ids = frozenset({10_000})
     return r1
@@ -45,7 +47,7 @@ def serving(make=load_tiny, **options: Any) -> Iterator[SimpleNamespace]:
         thread.start()
         url = f"http://127.0.0.1:{bound.getsockname()[1]}"
         try:
-            with httpx.Client(base_url=url, timeout=60, trust_env=False) as http:
+            with httpx.Client(base_url=url, timeout=PATIENCE, trust_env=False) as http:
                 yield SimpleNamespace(
                     url=url, service=service, http=http, server=server, loop=loop, port=bound.getsockname()[1]
                 )
@@ -58,11 +60,16 @@ def serving(make=load_tiny, **options: Any) -> Iterator[SimpleNamespace]:
 
 
 @pytest.fixture(scope="session")
-def endless() -> Iterator[SimpleNamespace]:
-    """A server whose model never ends a reply by itself."""
-
+def _endless() -> Iterator[SimpleNamespace]:
     with serving(load_endless, keep_alive=0.5) as server:
         yield server
+
+
+@pytest.fixture
+def endless(_endless: SimpleNamespace) -> Iterator[SimpleNamespace]:
+    """A server whose model never ends a reply to ENDLESS by itself. No test leaves it work to do."""
+    yield _endless
+    wait_until(lambda: idle(_endless))
 
 
 @pytest.fixture(scope="session")
@@ -86,4 +93,24 @@ def input_audio(data: bytes, format: str = "wav") -> dict[str, Any]:
     return {"type": "input_audio", "input_audio": {"data": base64.b64encode(data).decode(), "format": format}}
 
 
+def wait_until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def gauge(server: SimpleNamespace, name: str) -> float:
+    """A series of /metrics that has no labels."""
+    page = server.http.get("/metrics").text
+    return float(next(line.split()[-1] for line in page.splitlines() if line.startswith(f"audio_r1_{name} ")))
+
+
+def idle(server: SimpleNamespace) -> bool:
+    return gauge(server, "requests_inside") == 0 and gauge(server, "rows") == 0
+
+
+USER = {"role": "user", "content": "hi"}
 GREEDY = {"temperature": 0, "max_tokens": 24, "thinking_budget": 6}
+# So hot that nothing repeats: a reply that went round in circles would be ended.
+ENDLESS = {"messages": [USER], "max_tokens": 60_000, "temperature": 10, "seed": 1}

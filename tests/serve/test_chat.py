@@ -1,9 +1,10 @@
 """/v1/chat/completions: with the openai package, as StepFun's client sends, and field by field."""
 
+import asyncio
 import base64
 import io
 import json
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import openai
@@ -12,8 +13,18 @@ import soundfile
 
 from mlx_audio_r1.serve.chat_request import FIELDS, parse_chat
 from mlx_audio_r1.serve.media import MediaLimits
-from tests.serve.conftest import GREEDY, input_audio, load_tiny, wav
-from tests.serve.test_safety import gauge, wait_until
+from tests.serve.conftest import (
+    ENDLESS,
+    GREEDY,
+    PATIENCE,
+    USER,
+    gauge,
+    idle,
+    input_audio,
+    load_tiny,
+    wait_until,
+    wav,
+)
 
 QUESTION = {"type": "text", "text": "What?"}
 URL = "/v1/chat/completions"
@@ -21,7 +32,7 @@ URL = "/v1/chat/completions"
 
 @pytest.fixture(scope="module")
 def client(served):
-    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0, timeout=60) as client:
+    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0, timeout=PATIENCE) as client:
         yield client
 
 
@@ -113,20 +124,18 @@ def test_an_earlier_reply_can_be_sent_back(client):
 
 
 def test_the_async_client_cancels_what_it_leaves(endless):
-    import asyncio
-
     async def leave():
-        async with openai.AsyncOpenAI(base_url=f"{endless.url}/v1", api_key="none", max_retries=0) as client:
-            stream = await client.chat.completions.create(
-                model="x", messages=[{"role": "user", "content": "tell me"}], max_tokens=20_000, stream=True
-            )
+        async with openai.AsyncOpenAI(
+            base_url=f"{endless.url}/v1", api_key="none", max_retries=0, timeout=PATIENCE
+        ) as client:
+            stream = await client.chat.completions.create(model="x", stream=True, **ENDLESS)
             async for _ in stream:
                 break
             await stream.close()
 
     before = gauge(endless, "cancelled_total")
     asyncio.run(leave())
-    wait_until(lambda: gauge(endless, "cancelled_total") == before + 1 and gauge(endless, "rows") == 0)
+    wait_until(lambda: gauge(endless, "cancelled_total") == before + 1 and idle(endless))
 
 
 # StepFun's client
@@ -173,7 +182,6 @@ def rendered(body):
     return [(turn.role, turn.parts) for turn in parse_chat(body, MediaLimits()).turns]
 
 
-USER = {"role": "user", "content": "hi"}
 OPEN = ("assistant", ("<think>\n",))
 
 
@@ -503,14 +511,9 @@ def test_without_the_library_the_format_is_refused_by_name(served, monkeypatch):
 
 
 def test_thirty_two_clients_get_what_one_gets(served, expected):
-    replies = [None] * 32
+    def one(_):
+        return ask(served, [input_audio(wav(1.0)), QUESTION]).json()["choices"][0]["message"]["content"]
 
-    def one(i):
-        replies[i] = ask(served, [input_audio(wav(1.0)), QUESTION]).json()["choices"][0]["message"]["content"]
-
-    threads = [threading.Thread(target=one, args=(i,)) for i in range(32)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(32) as clients:
+        replies = list(clients.map(one, range(32)))
     assert replies == [expected.answer] * 32

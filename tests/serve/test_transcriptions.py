@@ -7,7 +7,7 @@ import pytest
 
 from mlx_audio_r1.serve.rows import Done
 from mlx_audio_r1.serve.transcription import WRITERS, Segment, parse_transcription
-from tests.serve.conftest import load_tiny, serving, wav
+from tests.serve.conftest import PATIENCE, load_tiny, serving, wav
 
 URL = "/v1/audio/transcriptions"
 
@@ -21,7 +21,7 @@ def send(served, data=None, file=CLIP, **options):
 
 
 def test_the_openai_package_gets_the_text(served):
-    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0) as client:
+    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0, timeout=PATIENCE) as client:
         plain = client.audio.transcriptions.create(
             model="whisper-1",
             file=("a.wav", wav(1.0)),
