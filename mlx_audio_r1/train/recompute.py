@@ -1,8 +1,9 @@
 """Functions that forget their insides and compute them again when the gradient comes.
 
-That is `mx.checkpoint`, without its two traps: what a function merely captures gets a gradient of zero, and
-what it draws at random is something else the second time. So here the parameters of a module are arguments,
-and random numbers come from a key.
+That is `mx.checkpoint`, without its three traps: what a function merely captures gets a gradient of zero, what
+it draws at random is something else the second time, and gradients of parameters, which nothing below waits
+for, are computed last of all and until then hold what was to be forgotten. So here the parameters of a module
+are arguments, random numbers come from a key, and all gradients of a function are computed before any below it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,19 @@ def recomputed(module: nn.Module, function: Function) -> Function:
     """
     values, call = explicit(module, function)
     forgetful = mx.checkpoint(call)
-    return lambda x: forgetful(x, *values)
+    return lambda x: forgetful(*_all_at_once([x, *values]))
+
+
+@mx.custom_function
+def _all_at_once(inputs: list[mx.array]) -> list[mx.array]:
+    """The inputs as they are; their gradients, of x and of parameters, are waited for together."""
+    return inputs
+
+
+@_all_at_once.vjp
+def _gradients(_: list[mx.array], cotangents: list[mx.array], __: list[mx.array]) -> list[mx.array]:
+    d_x, *d_values = cotangents
+    return [after(d_x, tuple(d_values)), *d_values]
 
 
 def explicit(
