@@ -24,7 +24,7 @@ from mlx_audio_r1.train.config import TrainConfig, differences
 CONFIG = "train_config.json"
 REPORT = "report.html"
 OWN = (CONFIG, metrics.FILE, state.FOLDER, "samples.jsonl", REPORT, "reference.safetensors",
-       "adapters.safetensors", "adapter_config.json")  # fmt: skip
+       "adapters.safetensors", "adapter_config.json", "tensorboard", "wandb", "wandb_run.json")  # fmt: skip
 
 
 def open_folder(config: TrainConfig, depends_on: Mapping[str, str], overwrite: bool = False) -> None:
