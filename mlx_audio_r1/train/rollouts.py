@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -259,6 +260,9 @@ def as_policy(model: Model) -> Iterator[None]:
 
 
 def _rollout(draft: Draft, prompt: Example, step: int) -> Rollout:
+    if not all(map(math.isfinite, draft.logprobs)):
+        raise TrainingError(f"{prompt.where}: log-probabilities that are no numbers; look at the sound with "
+                            "audio-r1 data check, or go back to an earlier checkpoint")
     return Rollout(
         step=step, prompt=prompt.name, sample=draft.sample, prompt_tokens=len(prompt),
         ids=tuple(draft.writer.token_ids), logprobs=tuple(draft.logprobs),

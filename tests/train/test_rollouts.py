@@ -301,3 +301,13 @@ def test_micro_batches_hold_neighbours_in_length_within_the_budget_and_ranks_sha
     assert batches == [[5, 0, 6], [3, 2], [4], [1]]  # 300 tokens are more than fit, and go alone
     shares = [micro_batches(lengths, 130, rank=rank, world=2) for rank in range(2)]
     assert shares == [[[5, 0, 6], [4]], [[3, 2], [1]]]
+
+
+def test_log_probabilities_that_are_no_numbers_end_the_phase(tmp_path):
+    """They would be written, and the update would spread them over every weight."""
+    broken = World(tmp_path)
+    weight = broken.model.language_model.model.norm.weight
+    broken.model.language_model.model.norm.weight = mx.full(weight.shape, float("nan"))
+    with pytest.raises(TrainingError, match=r"train\.jsonl:\d: log-probabilities that are no numbers"):
+        broken.sample(tmp_path / "rollouts.jsonl")
+    assert '"ids"' not in (tmp_path / "rollouts.jsonl").read_text()
