@@ -92,7 +92,7 @@ def main() -> None:
     runs = [("nn.losses.cross_entropy", few, 0), ("mx.fast.cross_entropy", few, 0), ("head_logprobs", few, 128),
             ("head_logprobs", many, 128), ("head_logprobs", many, 32),
             ("head_logprobs, recomputed", many, 128), ("head_logprobs, entropy", many, 128)]
-    print("| loss | tokens | chunk | peak MB | of the logits | CPU seconds | nats |")
+    print("| loss | tokens | chunk | peak MB | of the logits | CPU seconds | loss a token |")
     print("|---|---|---|---|---|---|---|")
     for way, tokens, chunk in runs:
         work = {"way": way, "tokens": tokens, "vocabulary": options.vocabulary, "width": options.width,
