@@ -2,10 +2,13 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "0")
 os.environ.pop("AUDIO_R1_MODEL", None)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background hands that down; tests send Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from mlx_audio_r1 import blas  # its OpenBLAS must come before MLX: many times faster
 

@@ -80,7 +80,6 @@ class Terminal:
             stderr=side,
             env={**os.environ, "TERM": "dumb"},
             start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background ignores it
         )
         os.close(side)
         self.shown = ""
