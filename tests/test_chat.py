@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,16 @@ class Terminal:
         """Until so much more is shown, whatever it is."""
         self._read_until(lambda: len(self.shown) >= characters)
 
+    def interrupt_until(self, words: str) -> None:
+        """Ctrl-C until the words are shown. Once is not enough: of one that comes just as readline goes to
+        wait, CPython takes notice at the next key."""
+        for _ in range(20):
+            self.process.send_signal(signal.SIGINT)
+            with suppress(AssertionError):
+                self._read_until(lambda: words in self.shown, seconds=3)
+                break
+        self.wait_for(words)
+
     def _read_until(self, enough: Callable[[], bool], seconds: float = 240) -> None:
         end = time.monotonic() + seconds
         while not enough():
@@ -122,8 +133,9 @@ def test_on_a_terminal_ctrl_c_stops_the_reply_and_ctrl_d_leaves(clip):
         terminal.process.send_signal(signal.SIGINT)
         terminal.wait_for("[stopped]")
         terminal.wait_for("> ")
-        terminal.process.send_signal(signal.SIGINT)  # at the prompt it changes nothing
-        terminal.wait_for("> ")
+        terminal.type("never mind")
+        terminal.wait_for("never mind")
+        terminal.interrupt_until("> ")  # at the prompt it throws the line away
         terminal.type("/help\n")
         terminal.wait_for("/save FILE.json")
         terminal.wait_for("> ")
