@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mlx_audio_r1.cli.train_options import DPO, SFT, given, train_options
+from mlx_audio_r1.cli.train_options import DPO, RL, SFT, given, train_options
 
 INTERRUPTED = 130
 
@@ -58,6 +58,27 @@ def dpo(ctx: click.Context, **options: Any) -> None:
     ctx.exit(_train("dpo", options))
 
 
+@train.command("rl")
+@train_options(*RL)
+@click.pass_context
+def rl(ctx: click.Context, **options: Any) -> None:
+    """Learn from rewards: sample replies, check them, make the better ones likelier.
+
+    Rows have a solution that replies are checked against: {"messages": [...], "audios": [...],
+    "solution": "B", "problem_type": "multiple choice", "options": [...]}. The defaults are the paper's: PPO,
+    16 samples a prompt, one update a batch, reward 0.8 for the answer and 0.2 for reasoning.
+
+    \b
+    Examples:
+      audio-r1 data world -o world/ --train 400 --valid 64
+      audio-r1 train rl --data world/ --iters 40 --max-seq-length 256 --learning-rate 1e-4
+      audio-r1 train rl --model r1-4bit --data speech-qa/ --value lora --num-layers 16
+      audio-r1 train rl --algo dapo --data speech-qa/ --reward-functions-file mine.py
+      audio-r1 train rl --data world/ --resume-adapter-file sft/adapters.safetensors --adapter-path rl/
+    """
+    ctx.exit(_train("rl", options))
+
+
 @train.command("report")
 @click.argument("folder", type=click.Path(file_okay=False), default="adapters")
 def report(folder: str) -> None:
@@ -79,11 +100,12 @@ def _train(mode: str, options: dict[str, Any]) -> int:
     from mlx_audio_r1.cli.model_choice import choose_model
     from mlx_audio_r1.cli.training import Watch, say_outcome
     from mlx_audio_r1.train.config import resolve
-    from mlx_audio_r1.train.recipes import RECIPES
+    from mlx_audio_r1.train.recipes import CONFIGS, RECIPES
     from mlx_audio_r1.train.run import fine_tune
 
     own = {name: options.pop(name) for name in ("file", "overwrite", "force", "no_progress", "as_json")}
-    config = resolve(mode, given(options), Path(own["file"]) if own["file"] else None)
+    config = resolve(mode, given(options), Path(own["file"]) if own["file"] else None,
+                     CONFIGS[mode])  # fmt: skip
     config = config.with_model(choose_model(config.model))
     with Watch(config.iters, shown=not own["no_progress"]) as watch:
         outcome = fine_tune(config, RECIPES[mode], watch, overwrite=own["overwrite"], force=own["force"])

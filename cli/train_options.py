@@ -68,6 +68,40 @@ DPO = (
 )
 
 
+RL = (
+    click.option("--algo", type=click.Choice(["ppo", "grpo", "rloo", "dr_grpo", "dapo"]), help="[ppo]"),
+    click.option("--group-size", "--num-samples", type=click.IntRange(1), help="Samples a prompt.  [16]"),
+    click.option("--max-completion-length", type=click.IntRange(1),
+                 help="Longest reply, in tokens.  [what --max-seq-length leaves]"),
+    click.option("--max-rows", type=click.IntRange(1), help="Replies that decode at once.  [32]"),
+    click.option("--kv-bits", type=click.Choice(["2", "3", "4", "6", "8"]), help="Of the rollouts' KV cache."),
+    click.option("--updates", type=click.IntRange(1), help="Steps a batch of rollouts.  [1]"),
+    click.option("--value", type=click.Choice(["group", "none", "head", "lora"]),
+                 help="What a state is worth: the group's mean, nothing, or a critic.  [group]"),
+    click.option("--critic-learning-rate", type=click.FloatRange(0), help="[5e-5]"),
+    click.option("--critic-updates", type=click.IntRange(0), help="Of a batch.  [4]"),
+    click.option("--critic-rollouts", metavar="FILE", help="Judged rollouts to learn values from beforehand."),
+    click.option("--critic-warmup", type=click.IntRange(0), help="Updates on them.  [20]"),
+    click.option("--gamma", type=click.FloatRange(0, 1), help="[1]"),
+    click.option("--lam", type=click.FloatRange(0, 1), help="Of generalised advantage estimation.  [1]"),
+    click.option("--epsilon", type=click.FloatRange(0), help="Clip range.  [0.2]"),
+    click.option("--epsilon-high", type=click.FloatRange(0), help="Upwards.  [--epsilon; dapo 0.28]"),
+    click.option("--dual-clip", type=click.FloatRange(1), help="[none]"),
+    click.option("--kl", type=click.FloatRange(0), help="Weight of the KL from the start.  [0; grpo 0.04]"),
+    click.option("--aggregation", type=click.Choice(["token", "sequence", "constant"]), help="Of the loss."),
+    click.option("--whiten/--no-whiten", **FLAGS, help="Advantages of mean 0 and variance 1.  [ppo: on]"),
+    click.option("--mask-truncated/--no-mask-truncated", **FLAGS, help="Cut-off replies teach nothing."),
+    click.option("--dynamic-sampling/--no-dynamic-sampling", **FLAGS, help="Drop groups that agree, try more."),
+    click.option("--resample", type=click.IntRange(0), help="So many times the batch at most.  [3]"),
+    click.option("--train-samples", type=click.IntRange(1), help="Learn from so many of a group.  [all]"),
+    click.option("--tis-cap", type=click.FloatRange(0), help="Importance weights; 0 is none.  [2 with --kv-bits]"),
+    click.option("--reward", metavar="KEY=VALUE", multiple=True, help="Terms: correct=0.8, reasoning=0.2, ..."),
+    click.option("--reward-functions-file", metavar="FILE.py", help="Your own, beside the verifier."),
+    click.option("--reward-functions", metavar="NAMES", help="Of the file, with commas.  [all]"),
+    click.option("--reward-weights", metavar="JSON", help='"[1.0, 0.5]"'),
+)
+
+
 def train_options(*more: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Add the shared options and these."""
 
@@ -85,4 +119,17 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
     lora = {name: values.pop(name) for name in LORA if name in values}
     if "keys" in lora:
         lora["keys"] = [key.strip() for key in lora["keys"].split(",")]
+    if terms := values.pop("reward", ()):
+        values["reward"] = dict(map(_term, terms))
     return {**values, **({"lora_parameters": lora} if lora else {})}
+
+
+def _term(text: str) -> tuple[str, str | float]:
+    """correct=0.8 -> ("correct", 0.8)."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise click.UsageError(f"--reward {text!r}: expected KEY=VALUE, such as reasoning=0.2")
+    try:
+        return name.strip(), float(value)
+    except ValueError:
+        return name.strip(), value.strip()

@@ -15,6 +15,12 @@ import click
 from mlx_audio_r1.cli.progress import clock
 
 ROW = (  # of metrics.jsonl: key, words
+    ("reward", "reward {:.3f}"),
+    ("val_reward", "validation reward {:.3f}"),
+    ("val_accuracy", "validation accuracy {:.2f}"),
+    ("reasoning", "reasoning {:.2f}"),
+    ("length", "{:,.0f} tokens a reply"),
+    ("entropy", "entropy {:.3f}"),
     ("loss", "loss {:.4f}"),
     ("val_loss", "validation loss {:.4f}"),
     ("test_loss", "test loss {:.4f}"),

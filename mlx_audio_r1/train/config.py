@@ -20,14 +20,18 @@ from mlx_audio_r1.errors import TrainingError
 
 FINE_TUNE_TYPES = ("lora", "dora", "full")
 OPTIMIZERS = ("adam", "adamw", "muon", "sgd", "adafactor", "lion")
-RATES = {"sft": 1e-4, "dpo": 5e-6}  # learning rates where none is given
+RATES = {"sft": 1e-4, "dpo": 5e-6, "rl": 1e-5}  # learning rates where none is given
 LORA = {"rank": 16, "scale": 2.0, "dropout": 0.0}  # alpha / rank = 2, on all linears of a layer
 _EXPONENT = re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
-USED_BY = {"beta": ("dpo",), "label_smoothing": ("dpo",), "pack": ("sft",)}
+USED_BY = {
+    "beta": ("dpo",), "label_smoothing": ("dpo",), "pack": ("sft",),
+    **dict.fromkeys(("mask_prompt", "grad_accumulation_steps", "compile", "over_long", "train_encoder", "test"),
+                    ("sft", "dpo")),
+}  # fmt: skip
 FREE_TO_CHANGE = frozenset({  # between a run and its continuation
     "iters", "val_batches", "test", "steps_per_report", "steps_per_eval", "save_every", "keep_checkpoints",
     "samples", "report_to", "project_name", "feature_cache", "feature_cache_gb", "clear_cache_threshold",
-    "memory_limit_gb", "adapter_path",
+    "memory_limit_gb", "adapter_path", "max_rows",
 })  # fmt: skip
 
 
@@ -96,6 +100,10 @@ class TrainConfig:
     def folder(self) -> Path:
         return Path(self.adapter_path)
 
+    def check(self) -> None:
+        """Raises TrainingError for a value that cannot be."""
+        _check_values(self)
+
     @property
     def also_trained(self) -> tuple[str, ...]:
         """Modules trained as a whole beside the adapter."""
@@ -103,17 +111,26 @@ class TrainConfig:
         return tuple(name for name, trained in named if trained)
 
 
-def resolve(mode: str, given: Mapping[str, Any], file: Path | None = None) -> TrainConfig:
-    """Defaults, then the YAML file, then what was given. Raises TrainingError naming key and file."""
+AnyConfig = typing.TypeVar("AnyConfig", bound=TrainConfig)
+
+
+def resolve(
+    mode: str, given: Mapping[str, Any], file: Path | None = None, kind: type[AnyConfig] | None = None
+) -> AnyConfig:
+    """Defaults of `kind` (TrainConfig), then the YAML file, then what was given.
+
+    Raises TrainingError naming key and file.
+    """
+    kind = kind or typing.cast(type[AnyConfig], TrainConfig)
     values: dict[str, Any] = {}
     if file is not None:
-        values |= _checked(read_yaml(file), str(file))
-    values |= _checked(given, "the command line")
+        values |= checked_keys(read_yaml(file), str(file), kind)
+    values |= checked_keys(given, "the command line", kind)
     if values.get("train_mode", mode) != mode:
         other = values["train_mode"]
         raise TrainingError(f"train_mode is {other!r}: run audio-r1 train {other}")
-    config = TrainConfig(**{**values, "train_mode": mode})
-    _check_values(config)
+    config = kind(**{**values, "train_mode": mode})
+    config.check()
     for key in values:
         if mode not in USED_BY.get(key, (mode,)):
             raise TrainingError(f"{key} is not used by {mode}: leave it out")
@@ -139,9 +156,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _checked(values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Known keys, values of the right type."""
-    kinds = typing.get_type_hints(TrainConfig)
+def checked_keys(values: Mapping[str, Any], where: str, kind: type) -> dict[str, Any]:
+    """The fields of a dataclass `kind` that are given, as their types. Raises TrainingError."""
+    kinds = typing.get_type_hints(kind)
     checked = {}
     for key, value in values.items():
         name = _ALIASES.get(key, key)
@@ -251,7 +268,7 @@ def _check_lora(lora: Mapping[str, Any]) -> None:
         raise TrainingError("lora_parameters: keys must be a list of module names")
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Keys that a continued run may not change and that differ."""
-    keys = [f.name for f in fields(TrainConfig) if f.name not in FREE_TO_CHANGE]
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], kind: type[TrainConfig]) -> list[str]:
+    """Keys of a `kind` that a continued run may not change and that differ."""
+    keys = [f.name for f in fields(kind) if f.name not in FREE_TO_CHANGE]
     return [key for key in keys if old.get(key) != new.get(key)]

@@ -101,9 +101,10 @@ class ExampleMaker:
         chosen, rejected = (self._example(row, ids, weights, chunks, reply, 1.0) for reply in replies)
         return chosen, rejected
 
-    def prompt(self, row: Row) -> Example:
-        """What stands before the reply, with nothing learnt. Raises DataError."""
-        ids, weights, chunks = self._prompt(row, learn=False)
+    def prompt(self, row: Row, thinking: bool = True) -> Example:
+        """What stands before the reply, with nothing learnt; without `thinking`, up to a reasoning that is
+        empty and closed. Raises DataError."""
+        ids, weights, chunks = self._prompt(row, learn=False, thinking=thinking)
         return self._made(row, ids, weights, chunks)
 
     def all_of(self, row: Row) -> tuple[Example, ...]:
@@ -132,15 +133,18 @@ class ExampleMaker:
     def _patches(self, ids: list[int]) -> np.ndarray:
         return np.flatnonzero(np.array(ids) == self.tokenizer.audio_patch_id).astype(np.int32)
 
-    def _prompt(self, row: Row, learn: bool) -> tuple[list[int], list[float], list[SoundChunk]]:
+    def _prompt(
+        self, row: Row, learn: bool, thinking: bool = True
+    ) -> tuple[list[int], list[float], list[SoundChunk]]:
         """Ids and weights up to `<think>\\n`, and the chunks of its sounds."""
         try:
             found = [self.sounds(part) for part in row.sounds]
         except AudioError as error:
             raise DataError(f"{row.where}: {error}") from None
         segments = render(
-            [turn.message for turn in row.history], close_history=self.options.close_history, tools=row.tools
-        )
+            [turn.message for turn in row.history], thinking=thinking, close_history=self.options.close_history,
+            tools=row.tools,
+        )  # fmt: skip
         patches = iter([sound.patches for sound in found])
         ids: list[int] = []
         weights: list[float] = []

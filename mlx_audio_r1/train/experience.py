@@ -44,6 +44,12 @@ class Experience:
         return replace(self, tokens={**self.tokens, **tokens})
 
 
+def as_experiences(prompts: Sequence[Example], rollouts: Sequence[Rollout]) -> list[Experience]:
+    """All of the rollouts in their order, with the returns of gamma = 1 where they have a reward."""
+    by_name = {prompt.name: prompt for prompt in prompts}
+    return [Experience(by_name[r.prompt], r, {"returns": np.full(len(r), r.reward or 0.0)}) for r in rollouts]
+
+
 def credited(
     prompts: Sequence[Example],
     rollouts: Sequence[Rollout],

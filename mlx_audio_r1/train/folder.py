@@ -23,7 +23,7 @@ from mlx_audio_r1.train.config import TrainConfig, differences
 
 CONFIG = "train_config.json"
 REPORT = "report.html"
-OWN = (CONFIG, metrics.FILE, state.FOLDER, "samples.jsonl", REPORT, "reference.safetensors",
+OWN = (CONFIG, metrics.FILE, state.FOLDER, "samples.jsonl", "rollouts", REPORT, "reference.safetensors",
        "adapters.safetensors", "adapter_config.json", "tensorboard", "wandb", "wandb_run.json")  # fmt: skip
 
 
@@ -43,12 +43,14 @@ def open_folder(config: TrainConfig, depends_on: Mapping[str, str], overwrite: b
         raise TrainingError(f"{folder}: holds an adapter of another making; give another --adapter-path, or "
                             "--overwrite it")
     if before is not None:
-        _check_same(folder, before, told)
+        _check_same(folder, before, told, type(config))
     write_file(folder / CONFIG, json.dumps(told, indent=1) + "\n")
 
 
-def _check_same(folder: Path, before: Mapping[str, Any], told: Mapping[str, Any]) -> None:
-    changed = differences(before, told)
+def _check_same(
+    folder: Path, before: Mapping[str, Any], told: Mapping[str, Any], kind: type[TrainConfig]
+) -> None:
+    changed = differences(before, told, kind)
     for key in changed[:1]:
         raise TrainingError(
             f"{folder}: the run there has {key} {before.get(key)!r}, not {told[key]!r}: give the same to go "

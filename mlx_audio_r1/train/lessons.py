@@ -6,7 +6,7 @@ sounds are decoded and encoded once and found on disk the next time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from mlx_audio_r1.train.features import Features, FeatureStore, LogMels
 from mlx_audio_r1.train.folder import digest_of
 from mlx_audio_r1.train.ranks import Ranks
 from mlx_audio_r1.train.rows import Row, find_splits, read_rows
-from mlx_audio_r1.train.sounds import Sounds
+from mlx_audio_r1.train.sounds import SoundChunk, Sounds
 
 CACHE, INDEX = "features", "sounds.jsonl"
 Make = Callable[[ExampleMaker, Row], Example | Pair]
@@ -61,11 +61,8 @@ def gather(r1: AudioR1, config: TrainConfig, make: Make, ranks: Ranks, counting:
     """Read, tokenise, decode and encode what a run needs. Raises DataError and DiskError."""
     if not config.data:
         raise DataError("no data: give --data, a folder with train.jsonl")
-    paths = _splits(config)
-    cache = _cache_folder(config)
-    sounds = Sounds(r1.chunk_seconds, r1.config.length_convention, cache / INDEX)
-    maker = ExampleMaker(r1.tokenizer, r1.config, sounds, ExampleOptions(config.mask_prompt))
-    features = _features(r1, config, cache, sounds)
+    paths = splits_of(config)
+    maker, features = open_sounds(r1, config)
     lessons = Lessons({}, {}, {f"{path.name}": digest_of(path) for path in paths.values()})
     for split, path in paths.items():
         lessons.rows[split] = rows = list(read_rows(path))
@@ -73,14 +70,13 @@ def gather(r1: AudioR1, config: TrainConfig, make: Make, ranks: Ranks, counting:
         batches = Batches(examples, features, _batch_config(config, split), ranks.rank, ranks.size)
         lessons.splits[split] = batches
         lessons.said += _notes(path.name, batches)
-        if isinstance(features, FeatureStore):
-            share = [*batches.chunks()][ranks.rank :: ranks.size]
-            features.prepare(share, lambda done, total: counting("encoding sounds", done, total))
+        encode(features, batches.chunks(), ranks, counting)
     ranks.add(mx.array(0.0))  # go on together
     return lessons
 
 
-def _splits(config: TrainConfig) -> dict[str, Path]:
+def splits_of(config: TrainConfig) -> dict[str, Path]:
+    """The files of a run by split. Raises DataError."""
     found = find_splits(config.data)
     if Path(config.data).is_file():
         found = {"train": Path(config.data)}
@@ -89,6 +85,21 @@ def _splits(config: TrainConfig) -> dict[str, Path]:
         raise DataError(f"{config.data}: no train.jsonl in it; it has {has}")
     unused = () if config.test else ("test",)
     return {split: path for split, path in found.items() if split not in unused}
+
+
+def open_sounds(r1: AudioR1, config: TrainConfig) -> tuple[ExampleMaker, Features]:
+    """What makes examples of rows, and where their sounds come from."""
+    cache = _cache_folder(config)
+    sounds = Sounds(r1.chunk_seconds, r1.config.length_convention, cache / INDEX)
+    maker = ExampleMaker(r1.tokenizer, r1.config, sounds, ExampleOptions(config.mask_prompt))
+    return maker, _features(r1, config, cache, sounds)
+
+
+def encode(features: Features, chunks: Iterable[SoundChunk], ranks: Ranks, counting: Counting) -> None:
+    """Compute this rank's share of what is not on disk yet."""
+    if isinstance(features, FeatureStore):
+        share = [*chunks][ranks.rank :: ranks.size]
+        features.prepare(share, lambda done, total: counting("encoding sounds", done, total))
 
 
 def _cache_folder(config: TrainConfig) -> Path:

@@ -19,6 +19,7 @@ from mlx_audio_r1.files import disk_errors, write_file
 
 FILE = "metrics.jsonl"
 GB = 1e9
+STEP, MOST = "step/", "max_"  # in the sums: values of a step, which have no count; names of maxima
 
 
 class Metrics:
@@ -30,10 +31,15 @@ class Metrics:
         self._seconds = _keep(self.path, step) if writes else 0.0
         self._started = time.monotonic()
 
-    def add(self, sums: Mapping[str, float], seconds: float) -> None:
-        """The sums of a step that took so long."""
-        for name, value in {**sums, "steps": 1.0, "busy": seconds}.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
+    def add(
+        self, sums: Mapping[str, float], seconds: float, measured: Mapping[str, float] | None = None
+    ) -> None:
+        """The sums of a step that took so long, and what was measured of it once. Names that begin with
+        `max_` are not added up: the largest counts."""
+        more = {STEP + name: value for name, value in (measured or {}).items()}
+        for name, value in {**sums, **more, "steps": 1.0, "busy": seconds}.items():
+            before = self._sums.get(name, 0.0)
+            self._sums[name] = max(before, value) if is_most(name) else before + value
 
     def window(self) -> dict[str, float]:
         """The sums since the last row, for the checkpoint."""
@@ -42,10 +48,12 @@ class Metrics:
     def row(self) -> dict[str, float]:
         """Means since the last row: the loss and what a recipe summed by its count, the rest by step."""
         sums, self._sums = self._sums, {}
-        count, steps, busy = sums.pop("count"), sums.pop("steps"), sums.pop("busy")
+        count, steps, busy = sums.pop("count") or 1.0, sums.pop("steps"), sums.pop("busy")
         row = {"loss": sums.pop("total") / count, "norm": sums.pop("norm") / steps}
         tokens = sums.pop("tokens", None)
-        row |= {name: value / count for name, value in sums.items()}
+        row |= {name.removeprefix(STEP): value / steps for name, value in sums.items() if name.startswith(STEP)}
+        row |= {name: value if is_most(name) else value / count for name, value in sums.items()
+                if not name.startswith(STEP)}
         if tokens is not None:
             row |= {"tokens": tokens, "tokens_per_second": tokens / max(busy, 1e-9)}
         row["peak_memory_gb"] = mx.get_peak_memory() / GB
@@ -58,6 +66,11 @@ class Metrics:
             return
         with disk_errors(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+
+
+def is_most(name: str) -> bool:
+    """Is a value of this name the largest of its kind, and not a sum?"""
+    return name.startswith(MOST)
 
 
 def read(folder: Path) -> list[dict[str, Any]]:

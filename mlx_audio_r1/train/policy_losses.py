@@ -28,6 +28,7 @@ from mlx_audio_r1.train.forward import DEFAULT, ForwardOptions
 from mlx_audio_r1.train.logprobs import token_logprobs
 from mlx_audio_r1.train.losses import Loss
 
+AGGREGATIONS = ("token", "sequence", "constant")
 MOST_LOG_RATIO = 20.0  # as in verl: exp(20) is finite; beyond it a token gives no gradient
 
 
@@ -91,6 +92,7 @@ def of_logprobs(logp: mx.array, entropy: mx.array | None, batch: Batch, settings
       clipped        tokens without a gradient because of the clip
       entropy        nats, of the predictions
       rollout_diff   |log p - log p at sampling|, before the step's first update
+      max_rollout_ratio  the largest ratio of the two, either way
       rollout_kl     k3 divergence between the same two; 0 but for rounding, or something is wrong
       update_kl      k3 divergence of the policy now from the old one; 0 with one update a batch
       reference_kl   k3 divergence from the reference, when there is one
@@ -118,6 +120,8 @@ def of_logprobs(logp: mx.array, entropy: mx.array | None, batch: Batch, settings
         found["entropy"] = entropy
     weights, means, count = _weights(batch, settings)
     sums = {name: mx.stop_gradient((means * values.astype(mx.float32)).sum()) for name, values in found.items()}
+    apart = mx.where(batch.weights > 0, mx.abs(_log_ratio(old, mu)), 0.0).max()
+    sums["max_rollout_ratio"] = mx.stop_gradient(mx.exp(apart))
     return (weights * losses).sum(), count, sums
 
 

@@ -41,7 +41,7 @@ def training_job(config: TrainConfig, model: ModelConfig) -> TrainingJob:
     keys = config.lora.get("keys")
     return TrainingJob(
         max_seq_length=config.max_seq_length,
-        batch=config.batch_size,
+        batch=1 if config.train_mode == "rl" else config.batch_size,
         rank=config.lora["rank"],
         num_layers=config.num_layers if config.num_layers > 0 else None,
         targets=tuple(keys) if keys else "all",

@@ -54,6 +54,13 @@ class Ranks:
             return tree
         return _now(tree_map(lambda x: mx.distributed.all_sum(mx.array(x), group=group), tree))
 
+    def most(self, tree: Any) -> Any:
+        """Largest of a tree of arrays or numbers over the ranks, element by element."""
+        group = self._group
+        if group is None:
+            return tree
+        return _now(tree_map(lambda x: mx.distributed.all_max(mx.array(x), group=group), tree))
+
     def share(self, tree: Any) -> Any:
         """The first rank's arrays, on every rank."""
         if self._group is None:

@@ -1,4 +1,4 @@
-"""What makes a run SFT or DPO: how a row becomes examples, and the loss."""
+"""What makes a run SFT or DPO: how a row becomes examples, and the loss; and RL, whose course is its own."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from mlx_audio_r1.models.step_audio_r1 import Model
+from mlx_audio_r1.session import AudioR1
 from mlx_audio_r1.train.batch import Batch
 from mlx_audio_r1.train.config import TrainConfig
+from mlx_audio_r1.train.course import Counted, Course, LessonCourse, Opener
 from mlx_audio_r1.train.examples import Example, ExampleMaker, Pair
 from mlx_audio_r1.train.forward import ForwardOptions
 from mlx_audio_r1.train.lessons import Counting, Lessons
 from mlx_audio_r1.train.losses import dpo_loss, sft_loss
+from mlx_audio_r1.train.ranks import Ranks
 from mlx_audio_r1.train.reference import know_reference
+from mlx_audio_r1.train.rl import RLCourse
+from mlx_audio_r1.train.rl_config import RLConfig
 from mlx_audio_r1.train.row_forms import Row
-
-Counted = tuple[mx.array, mx.array, dict[str, mx.array]]  # total, count, sums for the log
+from mlx_audio_r1.train.watch import Watcher
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,10 @@ class Recipe:
     make: Callable[[ExampleMaker, Row], Example | Pair]
     loss: Callable[[Model, Batch, TrainConfig], Counted]
     prepare: Callable[[Model, Lessons, TrainConfig, Counting, bool], None] | None = None
+
+    def __call__(self, r1: AudioR1, config: TrainConfig, ranks: Ranks, watch: Watcher) -> Course:
+        """The course of a run."""
+        return LessonCourse(self, r1, config, ranks, watch)
 
 
 def forward_options(config: TrainConfig) -> ForwardOptions:
@@ -50,7 +58,9 @@ def _tokens(batch: Batch) -> mx.array:
     return (batch.samples >= 0).sum().astype(mx.float32)
 
 
-RECIPES = {
+RECIPES: dict[str, Opener] = {
     "sft": Recipe("sft", ExampleMaker.sft, _sft_loss),
     "dpo": Recipe("dpo", ExampleMaker.pair, _dpo_loss, know_reference),
+    "rl": RLCourse,
 }
+CONFIGS: dict[str, type[TrainConfig]] = {"sft": TrainConfig, "dpo": TrainConfig, "rl": RLConfig}

@@ -23,10 +23,11 @@ from mlx_audio_r1.train.forward import DEFAULT, ForwardOptions
 from mlx_audio_r1.train.logprobs import token_logprobs
 
 PAD_TO = 32
+WEIGHTS = "weights"  # of an experience's tokens, where they are not 1
 
 
 def completed(experience: Experience) -> Example:
-    """The prompt with the reply behind it, every token of which weighs 1."""
+    """The prompt with the reply behind it, every token of which is learnt and weighs 1."""
     prompt, rollout = experience.prompt, experience.rollout
     ids = np.concatenate([prompt.ids, np.array(rollout.ids, np.int32)])
     weights = np.concatenate([np.zeros(len(prompt), np.float32), np.ones(len(rollout), np.float32)])
@@ -38,13 +39,17 @@ def rollout_batch(
 ) -> Batch:
     """One row each. `extra` gets logp_rollout and every array of the experiences' tokens, (M,) float32."""
     batch = collate([completed(e) for e in experiences], features, pad_to=pad_to)
-    names = set.intersection(*(set(e.tokens) for e in experiences))
+    names = set.intersection(*(set(e.tokens) for e in experiences)) - {WEIGHTS}
     arrays = {name: [e.tokens[name] for e in experiences] for name in sorted(names)}
     arrays["logp_rollout"] = [np.array(e.rollout.logprobs) for e in experiences]
     size = batch.positions.size
     extra = {name: _laid_out(parts, size) for name, parts in arrays.items()}
     labels = tuple(f"{e.rollout.prompt} sample {e.rollout.sample}" for e in experiences)
-    return replace(batch, names=labels, extra={**batch.extra, **extra})
+    weights = batch.weights
+    if any(WEIGHTS in e.tokens for e in experiences):
+        own = [e.tokens.get(WEIGHTS, np.ones(len(e.rollout))) for e in experiences]
+        weights = weights * _laid_out(own, size)
+    return replace(batch, names=labels, weights=weights, extra={**batch.extra, **extra})
 
 
 def _laid_out(parts: Sequence[np.ndarray], size: int) -> mx.array:

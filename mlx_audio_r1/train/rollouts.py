@@ -22,7 +22,7 @@ import mlx.core as mx
 
 from mlx_audio_r1.adapters import settle
 from mlx_audio_r1.batch import Draft, Engine
-from mlx_audio_r1.errors import TrainingError
+from mlx_audio_r1.errors import DataError, TrainingError
 from mlx_audio_r1.files import disk_errors
 from mlx_audio_r1.generate import Settings
 from mlx_audio_r1.models.adapter_layers import adapted
@@ -43,6 +43,8 @@ class RolloutConfig:
 
     samples: int = 16  # a prompt
     max_tokens: int = 10_240  # of a reply
+    max_sequence: int | None = None  # tokens of prompt and reply; None: the model's context
+    temperature: float = 1.0  # 0 to measure; what is learnt from is sampled at 1
     seed: int = 0
     max_rows: int = 32  # replies that decode at once: 8, or a multiple of 32, on a Mac
     kv_limit: int | None = None  # bytes; None: what the machine offers
@@ -70,6 +72,7 @@ class Rollout:
     answer: str
     reward: float | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
+    thinking_tokens: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -111,7 +114,7 @@ class RolloutFile:
         self.found: dict[tuple[str, int], Rollout] = {}
         self._head = {
             "rollouts": FORMAT, "step": step, "seed": config.seed, "max_tokens": config.max_tokens,
-            "kv_bits": config.kv_bits, "policy": policy,
+            "kv_bits": config.kv_bits, "temperature": config.temperature, "policy": policy,
         }  # fmt: skip
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         with disk_errors(path):
@@ -185,11 +188,14 @@ def sample_rollouts(
     config: RolloutConfig,
     file: RolloutFile,
     judge: Judge | None = None,
+    *,
+    thinking: bool = True,
 ) -> Iterator[Rollout]:
     """Sample what `file` does not have yet; each rollout as it is finished, judged and written.
 
-    prompts: as `ExampleMaker.prompt` makes them, so ending in `<think>\\n`, of different names. Leave the
-    loop at any time; the next call goes on. Raises PromptError for a prompt that can never fit.
+    prompts: as `ExampleMaker.prompt` makes them, of different names. thinking: they end in `<think>\n`, and
+    not behind a reasoning that is closed. Leave the loop at any time; the next call goes on. Raises
+    PromptError for a prompt that can never fit.
     """
     if len({prompt.name for prompt in prompts}) < len(prompts):
         raise TrainingError("a prompt stands twice in one step; its samples would be the same ones")
@@ -205,7 +211,7 @@ def sample_rollouts(
                 exhausted = prompt is None
                 if prompt is not None:
                     missing = file.missing(prompt.name, config.samples)
-                    asked[_submit(engine, prompt, features, config, file.step, missing)] = prompt
+                    asked[_submit(engine, prompt, features, config, file.step, missing, thinking)] = prompt
             for event in engine.step():
                 if event.finish_reason:
                     prompt = asked[event.request]
@@ -217,20 +223,29 @@ def sample_rollouts(
 
 def _submit(
     engine: Engine, prompt: Example, features: Features | None, config: RolloutConfig, step: int,
-    missing: Sequence[int],
+    missing: Sequence[int], thinking: bool,
 ) -> int:  # fmt: skip
     """Queue the missing samples of a prompt. The others are cancelled before they begin, so that each keeps
     its number and its stream."""
     settings = Settings(
-        max_tokens=min(config.max_tokens, engine.model.config.context_length - len(prompt)),
-        temperature=1.0, seed=seed_of(config.seed, step, prompt.name), kv_bits=config.kv_bits,
+        max_tokens=_room(engine.model, prompt, config),
+        temperature=config.temperature, seed=seed_of(config.seed, step, prompt.name), kv_bits=config.kv_bits,
         kv_group_size=config.kv_group_size, quantized_kv_start=config.quantized_kv_start,
     )  # fmt: skip
     embeddings = prompt_embeddings(engine.model, prompt, features)
-    request = engine.submit(prompt.ids.tolist(), embeddings, settings, True, config.samples)
+    request = engine.submit(prompt.ids.tolist(), embeddings, settings, thinking, config.samples)
     for sample in sorted({*range(config.samples)} - {*missing}):
         engine.cancel(request, sample)
     return request
+
+
+def _room(model: Model, prompt: Example, config: RolloutConfig) -> int:
+    """Tokens that a reply to `prompt` may have. Raises DataError where there is none left."""
+    room = (config.max_sequence or model.config.context_length) - len(prompt)
+    if room < 1:
+        raise DataError(f"{prompt.where}: {len(prompt):,} tokens leave no room for a reply: raise "
+                        "--max-seq-length or shorten it")
+    return min(config.max_tokens, room)
 
 
 def prompt_embeddings(model: Model, prompt: Example, features: Features | None) -> mx.array:
@@ -238,6 +253,18 @@ def prompt_embeddings(model: Model, prompt: Example, features: Features | None) 
     embeddings = embedded(model, collate([prompt], features))[0, : len(prompt)]
     mx.eval(embeddings)
     return embeddings
+
+
+def read_rollouts(path: Path) -> list[Rollout]:
+    """The whole rollouts of a file, of whatever phase. Raises DataError."""
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+        if not lines or "rollouts" not in json.loads(lines[0]):
+            raise ValueError
+        return [Rollout.from_dict(json.loads(line)) for line in lines[1:] if line.endswith(b"\n")]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: not a file of rollouts ({why})") from None
 
 
 def seed_of(seed: int, step: int, prompt: str) -> int:
@@ -267,7 +294,7 @@ def _rollout(draft: Draft, prompt: Example, step: int) -> Rollout:
         step=step, prompt=prompt.name, sample=draft.sample, prompt_tokens=len(prompt),
         ids=tuple(draft.writer.token_ids), logprobs=tuple(draft.logprobs),
         finish_reason=draft.writer.finish_reason or "length", thinking=draft.text["thinking"],
-        answer=draft.text["answer"],
+        answer=draft.text["answer"], thinking_tokens=draft.writer.reasoning_tokens,
     )  # fmt: skip
 
 

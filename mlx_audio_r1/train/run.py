@@ -9,11 +9,10 @@ Run again, it goes on where it was. Only the first rank writes.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
@@ -25,49 +24,18 @@ from mlx_audio_r1.errors import TrainingError
 from mlx_audio_r1.files import disk_errors
 from mlx_audio_r1.session import load
 from mlx_audio_r1.train import folder as run_folder
-from mlx_audio_r1.train import preflight, samples, sinks
+from mlx_audio_r1.train import preflight, sinks
 from mlx_audio_r1.train.batch import as_tree, of_tree
 from mlx_audio_r1.train.config import TrainConfig
-from mlx_audio_r1.train.lessons import gather
+from mlx_audio_r1.train.course import Opener
 from mlx_audio_r1.train.metrics import read
 from mlx_audio_r1.train.optim import build_optimizer, build_schedule
 from mlx_audio_r1.train.ranks import Ranks
-from mlx_audio_r1.train.recipes import Recipe
 from mlx_audio_r1.train.report import write_report
 from mlx_audio_r1.train.trainer import Hooks, LoopConfig, Trainer
+from mlx_audio_r1.train.watch import Follower, Silent, Watcher
 
 OUT_OF_MEMORY = ("[malloc", "Unable to allocate", "Insufficient Memory", "Attempting to allocate")
-
-
-class Watcher(Protocol):
-    """Who is told how it goes. `stop` asks the run to save and leave."""
-
-    def say(self, text: str) -> None: ...
-    def warn(self, text: str) -> None: ...
-    def counting(self, what: str, done: int, total: int) -> None: ...
-    def row(self, row: Mapping[str, Any]) -> None: ...
-    def step(self, step: int) -> None: ...
-    def stop(self) -> bool: ...
-
-
-class Silent:
-    """A Watcher that says nothing."""
-
-    def say(self, text: str) -> None: ...
-    def warn(self, text: str) -> None: ...
-    def counting(self, what: str, done: int, total: int) -> None: ...
-    def row(self, row: Mapping[str, Any]) -> None: ...
-    def step(self, step: int) -> None: ...
-
-    def stop(self) -> bool:
-        return False
-
-
-class _Follower(Silent):
-    """What another rank than the first tells: nothing, but it stops when it is asked to."""
-
-    def __init__(self, watch: Watcher):
-        self.stop = watch.stop  # type: ignore[method-assign]
 
 
 @dataclass(frozen=True)
@@ -87,7 +55,7 @@ class Outcome:
 
 def fine_tune(
     config: TrainConfig,
-    recipe: Recipe,
+    recipe: Opener,
     watch: Watcher | None = None,
     *,
     overwrite: bool = False,
@@ -96,7 +64,7 @@ def fine_tune(
     """Train, or go on training. Raises DataError, PlanError, DiskError or TrainingError."""
     watch, ranks = watch or Silent(), Ranks.found()
     if not ranks.first:
-        watch = _Follower(watch)
+        watch = Follower(watch)
     plan = preflight.preflight(config, force)
     if plan:
         watch.say(preflight.in_words(plan))
@@ -115,14 +83,15 @@ def fine_tune(
 class _Run:
     """The parts of a run, made in the order in which they can fail cheaply."""
 
-    def __init__(self, config: TrainConfig, recipe: Recipe, watch: Watcher, ranks: Ranks, overwrite: bool):
-        self.config, self.recipe, self.watch, self.ranks = config, recipe, watch, ranks
+    def __init__(self, config: TrainConfig, recipe: Opener, watch: Watcher, ranks: Ranks, overwrite: bool):
+        self.config, self.watch, self.ranks = config, watch, ranks
         self.r1 = load(config.model)
-        self.lessons = gather(self.r1, config, recipe.make, ranks, watch.counting)
-        for line in self.lessons.said:
+        self.course = recipe(self.r1, config, ranks, watch)
+        for line in self.course.said:
             watch.say(line)
         if ranks.first:
-            run_folder.open_folder(config, self.lessons.digests, overwrite)
+            run_folder.open_folder(config, self.course.digests, overwrite)
+        ranks.add(mx.array(0.0))  # the folder is there before another rank writes into it
         self.adapter = self._attach()
         self.sinks = sinks.sinks(config.report_to if ranks.first else None, config.folder, config.project_name,
                                  asdict(config))  # fmt: skip
@@ -142,23 +111,19 @@ class _Run:
 
     def go(self) -> Outcome:
         config, model = self.config, self.r1.model
-        if self.recipe.prepare:
-            self.recipe.prepare(model, self.lessons, config, self.watch.counting, self.ranks.first)
+        self.course.begin()
         rate = build_schedule(config.rate, config.lr_schedule)
         optimizer = build_optimizer(config.optimizer, rate, config.optimizer_config.get(config.optimizer, {}))
-        loss = partial(self.recipe.loss, config=config)
-        trainer = Trainer(
-            model, optimizer, of_tree(loss) if config.compile else loss, self._batches,
-            self._loop(), self._hooks(), self.ranks,
-        )  # fmt: skip
+        loss = of_tree(self.course.loss) if config.compile else self.course.loss
+        trainer = Trainer(model, optimizer, loss, self._batches, self._loop(), self._hooks(), self.ranks)
         steps = trainer.run()
         for name in trainer.damaged:
             self.watch.warn(f"damaged, and passed over: {name}")
         return self._finish(steps)
 
-    def _batches(self, step: int) -> list[Any]:
+    def _batches(self, step: int) -> Sequence[Any]:
         self.watch.step(step)
-        batches = self.lessons.batches(step)
+        batches = self.course.batches(step)
         return [as_tree(batch) for batch in batches] if self.config.compile else batches
 
     def _loop(self) -> LoopConfig:
@@ -167,37 +132,13 @@ class _Run:
             steps=config.iters, folder=config.folder, seed=config.seed, clip_norm=config.clip_norm,
             report_every=config.steps_per_report, eval_every=config.steps_per_eval,
             save_every=config.save_every, keep=config.keep_checkpoints, compiled=config.compile,
-            clear_cache_bytes=config.clear_cache_threshold,
+            clear_cache_bytes=config.clear_cache_threshold, may_be_empty=self.course.may_be_empty,
         )  # fmt: skip
 
     def _hooks(self) -> Hooks:
-        return Hooks(self._evaluate, self._saved, self._reported, self.watch.stop)
-
-    def _evaluate(self, step: int) -> dict[str, float]:
-        """Loss on valid.jsonl, at the end on test.jsonl too, and the sample replies at both ends."""
-        limit = None if self.config.val_batches < 0 else self.config.val_batches
-        found = self._measure("valid", "val", limit)
-        if step == self.config.iters:
-            found |= self._measure("test", "test", None)
-        if step in (0, self.config.iters) and self.ranks.first:
-            samples.answer(self.r1, self.lessons.rows.get("valid", []), self.config.samples, step,
-                           self.config.folder, self.watch.counting)  # fmt: skip
-        return found
-
-    def _measure(self, split: str, name: str, limit: int | None) -> dict[str, float]:
-        if split not in self.lessons.splits:
-            return {}
-        sums = {"total": mx.array(0.0), "count": mx.array(0.0)}
-        for batch in self.lessons.in_order(split, limit):
-            total, count, more = self.recipe.loss(self.r1.model, batch, self.config)
-            for key, value in {"total": total, "count": count, **more}.items():
-                sums[key] = sums.get(key, mx.array(0.0)) + value
-            mx.eval(sums)
-        sums.pop("tokens", None)
-        values = {key: float(value) for key, value in self.ranks.add(sums).items()}
-        count = values.pop("count")
-        values["loss"] = values.pop("total")
-        return {f"{name}_{key}": value / count for key, value in values.items()} if count else {}
+        course = self.course
+        return Hooks(course.evaluate, self._saved, self._reported, self.watch.stop, course.measured,
+                     course.beside)  # fmt: skip
 
     def _saved(self, step: int) -> None:
         """mlx-lm's files: the adapter as it is, and under its step."""

@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -28,6 +28,14 @@ from mlx_audio_r1.files import disk_errors, sync_folder, write_arrays, write_fil
 
 FOLDER, ASIDE = "checkpoints", "aside"
 ADAPTER, OPTIMIZER, TRAINER = "adapters.safetensors", "optimizer_state.safetensors", "trainer_state.json"
+BESIDE = "beside.safetensors"
+
+
+class Beside(Protocol):
+    """What else a run learns beside its model, such as a critic with its optimizer, by name."""
+
+    def arrays(self) -> dict[str, mx.array]: ...
+    def restore(self, arrays: Mapping[str, mx.array]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -42,9 +50,9 @@ class Restored:
 class Checkpoints:
     """The checkpoints of one run, the last `keep` of them."""
 
-    def __init__(self, run: Path, keep: int = 3):
+    def __init__(self, run: Path, keep: int = 3, beside: Beside | None = None):
         self.folder = run / FOLDER
-        self.keep = keep
+        self.keep, self._beside = keep, beside
 
     def save(self, step: int, model: nn.Module, optimizer: optim.Optimizer, notes: Mapping[str, Any]) -> Path:
         """Write the state before step `step`; `notes` is small and JSON. Raises DiskError."""
@@ -52,7 +60,9 @@ class Checkpoints:
             shutil.rmtree(self.folder / ASIDE, ignore_errors=True)
             (self.folder / ASIDE).mkdir(parents=True)
         aside = self.folder / ASIDE
-        trees = {ADAPTER: model.trainable_parameters(), OPTIMIZER: optimizer.state}
+        trees: dict[str, Any] = {ADAPTER: model.trainable_parameters(), OPTIMIZER: optimizer.state}
+        if self._beside:
+            trees[BESIDE] = self._beside.arrays()
         for name, tree in trees.items():
             write_arrays(aside / name, dict(tree_flatten(tree)), {"step": str(step)})
         digests = {name: _sha256(aside / name) for name in trees}
@@ -87,6 +97,8 @@ class Checkpoints:
                 damaged.append(f"{folder}: {error}")
                 continue
             _fill(model, optimizer, state)
+            if self._beside:
+                self._beside.restore(state.get(BESIDE, {}))
             return Restored(int(state["step"]), state["notes"], tuple(damaged))
         if damaged:
             raise TrainingError(f"no checkpoint can be read ({damaged[0]}); begin anew with --overwrite")
@@ -98,7 +110,7 @@ def _read(folder: Path) -> dict[str, Any]:
     for name, digest in state["sha256"].items():
         if _sha256(folder / name) != digest:
             raise ValueError(f"{name} is damaged")
-    arrays = {name: mx.load(str(folder / name)) for name in (ADAPTER, OPTIMIZER)}
+    arrays = {name: mx.load(str(folder / name)) for name in state["sha256"]}
     mx.eval(arrays)  # loading is lazy, and the folder will be removed
     return {**state, **arrays}
 

@@ -21,9 +21,9 @@ import mlx.optimizers as optim
 from mlx.utils import tree_map
 
 from mlx_audio_r1.errors import TrainingError
-from mlx_audio_r1.train.metrics import Metrics
+from mlx_audio_r1.train.metrics import Metrics, is_most
 from mlx_audio_r1.train.ranks import Ranks
-from mlx_audio_r1.train.state import Checkpoints
+from mlx_audio_r1.train.state import Beside, Checkpoints
 
 Sums = Mapping[str, mx.array]
 Loss = Callable[[nn.Module, Any], tuple[mx.array, mx.array, Sums]]  # total, count, what else to log
@@ -44,6 +44,7 @@ class LoopConfig:
     keep: int = 3
     compiled: bool = False  # traced once a shape: pays where batches have few
     clear_cache_bytes: int = 0  # free MLX's buffer pool above this; 0 leaves it
+    may_be_empty: bool = False  # a step with nothing to learn changes nothing, and the run goes on
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class Hooks:
     saved: Callable[[int], None] | None = None  # after a checkpoint
     reported: Callable[[Mapping[str, Any]], None] | None = None  # every row of metrics.jsonl
     stop: Callable[[], bool] = lambda: False  # asked after every step: save and leave
+    measured: Callable[[], Mapping[str, float]] = dict  # of the step just taken, for metrics.jsonl
+    beside: Beside | None = None  # what else is learnt, and belongs into a checkpoint
 
 
 class Trainer:
@@ -72,7 +75,7 @@ class Trainer:
     ):
         self.model, self.optimizer, self.batches, self.config = model, optimizer, batches, config
         self.hooks, self.ranks = hooks or Hooks(), ranks or Ranks()
-        self.checkpoints = Checkpoints(config.folder, config.keep)
+        self.checkpoints = Checkpoints(config.folder, config.keep, self.hooks.beside)
         self.gradient = _gradient(model, loss, config.compiled)
         self.damaged: tuple[str, ...] = ()
 
@@ -83,7 +86,7 @@ class Trainer:
             began = time.monotonic()
             sums = self._step(step)
             step += 1
-            self.metrics.add(sums, time.monotonic() - began)
+            self.metrics.add(sums, time.monotonic() - began, self.hooks.measured())
             stopped = self._stopped()
             last = step == self.config.steps
             if last or step % self.config.report_every == 0:
@@ -118,9 +121,11 @@ class Trainer:
         self.model.train()
         micro = self.batches(step)
         gradients, sums = self._accumulate(micro)
-        sums = {name: float(value) for name, value in self.ranks.add(sums).items()}
+        sums = {name: float(value) for name, value in self._of_all_ranks(sums).items()}
         gradients = self.ranks.total(gradients)
         count = sums["count"]
+        if not count and self.config.may_be_empty:
+            return {**sums, "norm": 0.0}
         if not count:
             raise TrainingError(f"step {step + 1}: nothing to learn ({_names(micro)}); see audio-r1 data check")
         gradients, norm = self._clip(tree_map(lambda g: g / count, gradients))
@@ -141,11 +146,18 @@ class Trainer:
                 new = tree_map(lambda g: g.astype(mx.float32), new)
             gradients = new if gradients is None else tree_map(mx.add, gradients, new)
             for name, value in {"total": total, "count": count, **more}.items():
-                sums[name] = sums.get(name, mx.array(0.0)) + value
+                before = sums.get(name, mx.array(0.0))
+                sums[name] = mx.maximum(before, value) if is_most(name) else before + value
             mx.eval(gradients, sums)  # frees the graph of this micro-batch
         if gradients is None:
             gradients = tree_map(mx.zeros_like, self.model.trainable_parameters())
         return gradients, sums
+
+    def _of_all_ranks(self, sums: dict[str, mx.array]) -> dict[str, mx.array]:
+        """Every rank must have had a batch: all of them add up the same names."""
+        most = {name: value for name, value in sums.items() if is_most(name)}
+        rest = {name: value for name, value in sums.items() if not is_most(name)}
+        return {**self.ranks.add(rest), **self.ranks.most(most)}
 
     def _clip(self, gradients: Any) -> tuple[Any, float]:
         most = self.config.clip_norm or math.inf
