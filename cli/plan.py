@@ -6,6 +6,9 @@ from typing import Any
 
 import click
 
+from mlx_audio_r1.cli.plan_mgrd import MGRD_OPTIONS
+from mlx_audio_r1.cli.plan_mgrd import make_plan as make_mgrd_plan
+
 BITS = click.Choice(["2", "3", "4", "5", "6", "8"])
 GROUPS = click.Choice(["32", "64", "128"])
 OPTIONS = (
@@ -39,7 +42,7 @@ OPTIONS = (
 
 
 def _options(command: Any) -> Any:
-    for option in reversed(OPTIONS):
+    for option in reversed((*OPTIONS, *MGRD_OPTIONS)):
         command = option(command)
     return command
 
@@ -54,24 +57,30 @@ def plan(ctx: click.Context, model: str | None, gib: int | None, as_json: bool, 
     MODEL: a folder, a hub repository (its headers are read) or nano. Default: the one `ask` would use,
     else Step-Audio-R1.1 as `audio-r1 pull` would make it. Exit code 0: it fits, 1: it does not.
 
+    With --mgrd a run of MGRD is planned: what a round takes in hours and memory, phase by phase, by estimated
+    rates, and where that is more than a day, what would make it less.
+
     \b
     Examples:
       audio-r1 plan
       audio-r1 plan --memory 36 --context 32768 --kv-bits 8
       audio-r1 plan stepfun-ai/Step-Audio-R1.1 --q-bits 6 --batch 8 --memory 64
       audio-r1 plan --train --max-seq-length 8192 --rank 16 --num-layers 16 --memory 64
+      audio-r1 plan --mgrd --memory 512 --judge 7b --train-samples 4
     """
     from mlx_audio_r1.cli.startup import import_engine
 
     import_engine()
     from mlx_audio_r1 import memory
-    from mlx_audio_r1.cli.plan_table import show, show_json
+    from mlx_audio_r1.cli import plan_mgrd, plan_table
     from mlx_audio_r1.plan import mac
+
+    table = plan_mgrd if options["mgrd"] else plan_table
 
     checkpoint, pulled_bits = _checkpoint(model)
     machine = mac(gib) if gib else memory.this_machine()
-    made = _plan(checkpoint, machine, options, int(options["bits"] or 0) or pulled_bits)
-    show_json(made, checkpoint) if as_json else show(made, checkpoint)
+    made = _plan(checkpoint, machine, {**options, "gib": gib}, int(options["bits"] or 0) or pulled_bits)
+    (table.show_json if as_json else table.show)(made, checkpoint)
     ctx.exit(0 if made.fits else 1)
 
 
@@ -92,6 +101,8 @@ def _plan(checkpoint: Any, machine: Any, given: dict[str, Any], bits: int | None
 
     config, sizes = checkpoint.config, checkpoint.sizes
     weights = {"bits": bits, "group_size": int(given["group_size"])}
+    if given["mgrd"]:
+        return make_mgrd_plan(checkpoint, machine, given, weights)
     if given["train"]:
         return _training_plan(checkpoint, machine, given, weights)
     prompt = footprint.prompt_tokens(given["seconds"])
