@@ -14,12 +14,13 @@ LAYERS = [  # lowest first; a module may import its own layer and those before i
     {"audio", "audio_decode", "audio_format", "mel", "tokenizer", "prompt", "reasoning"},
     {"models"},
     {"hub", "hub_errors", "weights", "footprint", "footprint_training", "plan", "plan_training",
-     "memory",
+     "rates", "plan_mgrd", "plan_mgrd_phases", "memory",
      "adapters", "adapter_config", "adapter_files", "adapters_peft"},
     {"generate", "batch", "prompt_cache", "reading"},
     {"reply", "session", "many", "tasks"},
     {"jobs"},
     {"convert", "train", "evaluate", "serve"},
+    {"mgrd"},
     {"nano", "cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

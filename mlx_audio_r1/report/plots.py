@@ -11,8 +11,9 @@ import io
 import math
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from mlx_audio_r1.report.page import Html, escape
@@ -22,11 +23,12 @@ if TYPE_CHECKING:
 
 MISSING = "Plots need matplotlib: pip install 'mlx-audio-r1[report]', then make the report again."
 STAND_INS = {"#010101": "ink", "#020202": "quiet", "#030303": "grid", "#040404": "warn", "#050505": "one",
-             "#060606": "two", "#070707": "three"}  # fmt: skip
-INK, QUIET, GRID, WARN, *SERIES = STAND_INS
+             "#060606": "two", "#070707": "three", "#080808": "four", "#090909": "five", "#0a0a0a": "six",
+             "#0b0b0b": "seven", "#0c0c0c": "eight", "#0d0d0d": "paper"}  # fmt: skip
+INK, QUIET, GRID, WARN, *SERIES, PAPER = STAND_INS
 STYLES = ("-", "--", ":")  # beside the colours, for paper without any
 FEW = 40  # values up to which each is marked; beyond, medians of neighbours are drawn over them
-AXES = ("linear", "log", "zero")  # log: where the range is wide; zero: begins there
+AXES = ("linear", "log", "zero", "share")  # log: where the range is wide; zero: begins there; share: 0 to 1
 LOG_RANGE = 30  # times the least value, from which `log` is logarithmic
 NOISE = 0.005
 SIZE = (6.2, 2.7)  # inches
@@ -50,26 +52,39 @@ def missing() -> str | None:
     return None if importlib.util.find_spec("matplotlib") else MISSING
 
 
-def line_plot(lines: Sequence[Line], label: str, axis: str = "linear") -> Html:
-    """Lines over steps. `label` is read to those who cannot see it; `axis` is a key of AXES."""
+def line_plot(lines: Sequence[Line], label: str, axis: str = "linear", across: str = "step") -> Html:
+    """Lines over steps, or what `across` says. `label`: read to those who cannot see it; `axis`: of AXES."""
+
+    def draw(axes: Axes) -> None:
+        for line, colour, style in zip(lines, cycle(SERIES), cycle(STYLES), strict=False):
+            _draw(axes, line, colour, style)
+        _steps(axes, lines, across)
+        _values(axes, [v for line in lines for _, v in line.finite], axis)
+        if len(lines) > 1:
+            legend(axes, 3)
+
+    return drawn(draw, label)
+
+
+def drawn(draw: Callable[[Axes], None], label: str, size: tuple[float, float] = SIZE) -> Html:
+    """What `draw` puts on a pair of axes of so many inches, in the page's colours."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_settings()):
-        figure = Figure(figsize=SIZE, layout="constrained")
+        figure = Figure(figsize=size, layout="constrained")
         FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
-        for line, colour, style in zip(lines, SERIES, STYLES, strict=False):
-            _draw(axes, line, colour, style)
-        _steps(axes, lines)
-        _values(axes, [v for line in lines for _, v in line.finite], axis)
-        if len(lines) > 1:
-            axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, frameon=False, ncols=3)
+        draw(figure.add_subplot())
         file = io.StringIO()
         unsaid = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(file, format="svg", transparent=True, metadata=unsaid)
     return Html(_inline(file.getvalue(), label))
+
+
+def legend(axes: Axes, columns: int) -> None:
+    """Names above the drawing."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, frameon=False, ncols=columns)
 
 
 def _draw(axes: Axes, line: Line, colour: str, style: str) -> None:
@@ -111,7 +126,7 @@ def _medians(values: Any) -> Any:
     return medians
 
 
-def _steps(axes: Axes, lines: Sequence[Line]) -> None:
+def _steps(axes: Axes, lines: Sequence[Line], across: str) -> None:
     """From the start of the run on, so that all plots of a run can be compared."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -119,7 +134,7 @@ def _steps(axes: Axes, lines: Sequence[Line]) -> None:
     axes.set_xlim(-0.02 * last, 1.02 * last or 1)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
-    axes.set_xlabel("step")
+    axes.set_xlabel(across)
 
 
 def _values(axes: Axes, values: Sequence[float], axis: str) -> None:
@@ -135,7 +150,9 @@ def _values(axes: Axes, values: Sequence[float], axis: str) -> None:
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_ylabel("logarithmic")
-    elif axis == "zero" and min(values) >= 0:
+    elif axis == "share" and min(values) >= 0 and max(values) <= 1:
+        axes.set_ylim(0, 1.03)
+    elif axis in ("zero", "share") and min(values) >= 0:
         axes.set_ylim(0, 1.08 * max(values) or 1)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: tick(v)))
 
@@ -162,7 +179,7 @@ def _inline(svg: str, label: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"| width="[^"]*pt"| height="[^"]*pt"', "", svg)
-    svg = re.sub("#0[1-7]0[1-7]0[1-7]", lambda match: f"var(--{STAND_INS[match[0]]})", svg)
+    svg = re.sub(r"#(0[1-9a-d])\1\1", lambda match: f"var(--{STAND_INS[match[0]]})", svg)
     svg = re.sub(r"font-family: [^;\"]*", "font-family: var(--font)", svg)
     own = f"p{zlib.crc32((label + svg).encode()):x}-"
     svg = re.sub(r'( id="|url\(#|xlink:href="#)', rf"\g<1>{own}", svg)

@@ -3,13 +3,15 @@
 STYLE = """
 :root {
   --paper: #ffffff; --raised: #f5f6f8; --ink: #1d2129; --quiet: #5d6673; --line: #d9dde3; --grid: #e6e9ed;
-  --one: #1f5fbf; --two: #b8500f; --three: #2c7a4b; --warn: #b3261e; --font: system-ui, sans-serif;
+  --one: #1f5fbf; --two: #b8500f; --three: #2c7a4b; --four: #7650b0; --five: #0f7480;
+  --six: #a83a72; --seven: #7d6400; --eight: #6b7280; --warn: #b3261e; --font: system-ui, sans-serif;
   color-scheme: light;
 }
 @media screen and (prefers-color-scheme: dark) {
   :root {
     --paper: #14171c; --raised: #1d2128; --ink: #e6e9ee; --quiet: #9aa4b2; --line: #363c47; --grid: #2a2f38;
-    --one: #7db0ff; --two: #f2a365; --three: #7fd3a0; --warn: #ff8a80; color-scheme: dark;
+    --one: #7db0ff; --two: #f2a365; --three: #7fd3a0; --four: #c3a6ff; --five: #6fd0d8;
+    --six: #f49ac1; --seven: #e0c25a; --eight: #9aa4b2; --warn: #ff8a80; color-scheme: dark;
   }
 }
 * { box-sizing: border-box; }

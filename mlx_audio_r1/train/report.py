@@ -25,15 +25,39 @@ from mlx_audio_r1.train import metrics
 from mlx_audio_r1.train.config import TrainConfig
 
 CONFIG, SAMPLES, REPORT = "train_config.json", "samples.jsonl", "report.html"
-PLOTS = (  # caption, keys of metrics.jsonl, axis
+RL_PLOTS = (  # caption, keys of metrics.jsonl, axis; here what reinforcement learning has of its own
+    ("Reward", ("reward", "val_reward"), "zero"),
+    ("Accuracy", ("accuracy", "val_accuracy"), "share"),
+    ("Replies that reason", ("reasoning", "val_reasoning"), "share"),
+    ("Tokens of a reply, and of its reasoning", ("length", "thinking_length", "val_length"), "zero"),
+    ("Replies without an end, or without an answer that can be read", ("truncated", "unparsed"), "zero"),
+    ("Entropy of the policy, nats a token", ("entropy",), "zero"),
+    ("Tokens without a gradient because of the clip, share", ("clipped",), "zero"),
+    ("Sampled against learnt: difference of log-probabilities", ("rollout_diff",), "zero"),
+    ("Sampled against learnt: divergence, nats a token", ("rollout_kl",), "zero"),
+    ("Sampled against learnt: largest ratio", ("max_rollout_ratio",), "log"),
+    ("Divergence within a batch of rollouts, nats a token", ("update_kl",), "zero"),
+    ("Divergence from the policy at the start, nats a token", ("reference_kl",), "zero"),
+    ("Loss of the values", ("value_loss",), "log"),
+    ("Variance of the rewards that the values explain", ("value_explained",), "linear"),
+)
+PLOTS = (
+    *RL_PLOTS,
     ("Loss", ("loss", "val_loss"), "log"),
     ("Learning rate", ("learning_rate",), "zero"),
-    ("Tokens a second", ("tokens_per_second",), "zero"),
+    ("Tokens a second", ("tokens_per_second", "sampled_per_second"), "zero"),
     ("Peak memory, GB", ("peak_memory_gb",), "zero"),
     ("Norm of the gradient before clipping", ("norm",), "log"),
 )
 NOT_PLOTTED = {"step", "tokens", "seconds"}
-NAMES = {"loss": "training loss", "val_loss": "validation loss"}
+NAMES = {
+    "loss": "training loss", "val_loss": "validation loss", "length": "reply", "thinking_length": "reasoning",
+    "val_length": "validation reply", "truncated": "no end", "unparsed": "not to be read",
+    "tokens_per_second": "learnt", "sampled_per_second": "sampled",
+}  # fmt: skip
+TILES = {"reward": "reward", "accuracy": "accuracy", "length": "tokens of a reply"}  # of the rewarded replies
+UNTOLD = {"val_thinking_length", "val_truncated", "val_unparsed", "val_length", "val_reasoning"}  # in no tile
+SHOWN_REPLIES = 3  # of a question: the first, one in the middle, the last
 RISE = 1.02  # times the least validation loss: from there a report says that the run went past it
 SHOWN_STEPS = 8  # steps that a warning lists
 
@@ -50,7 +74,7 @@ def write_report(folder: Path | str) -> Path:
     sections = [
         Section("Outcome", _outcome(config, rows)),
         Section("Over the run", _plots(rows)),
-        Section("The same clips before and after", samples(_samples(folder))),
+        Section("The same questions over the run", samples(_samples(folder))),
         *_facts(config),
         Section("Settings", _settings(config)),
     ]
@@ -76,10 +100,12 @@ def _outcome(config: Row, rows: Sequence[Row]) -> list[Html]:
         return [page.note("No step has been reported yet.")]
     train, val = series(rows, "loss"), series(rows, "val_loss")
     speeds, tokens = [v for _, v in series(rows, "tokens_per_second").finite], series(rows, "tokens").finite
-    measured = [key for key in _extras(rows) if key.startswith(("val_", "test_"))]
+    measured = [key for key in _extras(rows) if key.startswith(("val_", "test_")) and key not in UNTOLD]
+    rewarded = any("reward" in row for row in rows)  # its loss falls or rises by nothing that was learnt
     tiles = {
         "steps": f"{max(row['step'] for row in rows):,}",
-        "training loss": _from_to(train),
+        **{name: _from_to(series(rows, key)) for key, name in TILES.items() if rewarded},
+        "training loss": None if rewarded else _from_to(train),
         "validation loss": _from_to(val),
         **{_name(key): _from_to(series(rows, key)) for key in measured},
         "tokens read": f"{sum(v for _, v in tokens):,.0f}" if tokens else None,
@@ -181,7 +207,7 @@ def _number(value: Any) -> bool:
 
 
 def _samples(folder: Path) -> list[Sample]:
-    """First and last replies of each question, in the order they were asked."""
+    """Replies of each question, early, halfway and late, in the order they were asked."""
     asked: dict[tuple[str, str], list[Row]] = {}
     for row in _lines(folder / SAMPLES):
         asked.setdefault((_text(row.get("where")), _text(row.get("prompt"))), []).append(row)
@@ -190,11 +216,16 @@ def _samples(folder: Path) -> list[Sample]:
 
 def _sample(folder: Path, where: str, prompt: str, rows: Sequence[Row]) -> Sample:
     rows = sorted(rows, key=lambda row: row["step"] if _number(row.get("step")) else 0)
-    ends = rows if len(rows) == 1 else [rows[0], rows[-1]]
-    replies = [Reply(_when(row.get("step")), _text(row.get("think")), _text(row.get("answer"))) for row in ends]
-    audio = ends[0].get("audio") or []
+    shown = _spread(rows)
+    replies = [Reply(_when(r.get("step")), _text(r.get("think")), _text(r.get("answer"))) for r in shown]
+    audio = shown[0].get("audio") or []
     sounds = [_sound(folder, _text(name)) for name in (audio if isinstance(audio, list) else [audio])]
-    return Sample(where, sounds, prompt, _text(ends[0].get("expected")), replies)
+    return Sample(where, sounds, prompt, _text(shown[0].get("expected")), replies)
+
+
+def _spread(rows: Sequence[Row]) -> Sequence[Row]:
+    """The first, one halfway, the last; all where there are no more."""
+    return rows if len(rows) <= SHOWN_REPLIES else [rows[0], rows[len(rows) // 2], rows[-1]]
 
 
 def _sound(folder: Path, name: str) -> Path | str:
