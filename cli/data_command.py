@@ -1,4 +1,4 @@
-"""`audio-r1 data`: look after the rows that training learns from."""
+"""`audio-r1 data`: look after the rows that training learns from, or make them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-SUBCOMMANDS = {"check": "data_command"}  # name -> module that has a command of this name
+SUBCOMMANDS = {"check": "data_command", "world": "world_command"}  # name -> module that has it
 
 
 class _DataGroup(click.Group):
@@ -27,12 +27,12 @@ class _DataGroup(click.Group):
 
 @click.group("data", cls=_DataGroup)
 def data() -> None:
-    """Look after the rows that training learns from.
+    """Look after the rows that training learns from, or make them.
 
     \b
     Examples:
       audio-r1 data check sounds/
-      audio-r1 data check -h
+      audio-r1 data world -o world/ --train 400
     """
 
 
