@@ -9,7 +9,9 @@ from typing import Any
 
 import click
 
-SUBCOMMANDS = {"check": "data_command", "world": "world_command"}  # name -> module that has it
+SUBCOMMANDS = {  # name -> module that has a command of this name
+    "check": "data_command", "world": "world_command", "curate": "curate_command",
+}  # fmt: skip
 
 
 class _DataGroup(click.Group):
