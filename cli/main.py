@@ -17,6 +17,7 @@ COMMANDS = {  # name -> module, in the order in which help lists them
     "transcribe": "transcribe",
     "data": "data_command",
     "train": "train_command",
+    "mgrd": "mgrd_command",
     "plan": "plan",
     "info": "info",
     "pull": "pull_command",

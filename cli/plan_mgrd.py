@@ -37,7 +37,8 @@ def make_plan(checkpoint: Any, machine: Any, given: dict[str, Any], weights: dic
     """The plan of what was asked for. Raises PlanError."""
     from mlx_audio_r1.footprint import prompt_tokens
     from mlx_audio_r1.plan import context_for
-    from mlx_audio_r1.plan_mgrd import MgrdJob, plan_mgrd
+    from mlx_audio_r1.plan_mgrd import plan_mgrd
+    from mlx_audio_r1.plan_mgrd_phases import MgrdJob
 
     prompt = prompt_tokens(given["seconds"])
     context_for(checkpoint.config, prompt + max(given["tokens"], given["rl_tokens"]))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlx_audio_r1.report.page import Html
-from mlx_audio_r1.report.plots import GRID, INK, PAPER, QUIET, SERIES, drawn, legend
+from mlx_audio_r1.report.plots import GRID, INK, PAPER, QUIET, SERIES, drawn, legend, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,7 +38,7 @@ def lying(names: Sequence[str], parts: Sequence[Bar], label: str, unit: str) -> 
         starts = [0.0] * len(names)
         for part in parts:
             axes.barh(range(len(names)), part.sizes, left=starts, height=0.62, color=COLOURS[part.colour],
-                      label=part.name)  # fmt: skip
+                      label=plain(part.name))  # fmt: skip
             for at, (start, size) in enumerate(zip(starts, part.sizes, strict=True)):
                 if size > NARROW * longest:
                     axes.text(start + size / 2, at, f"{size:,.0f}", color=PAPER, ha="center", va="center")
@@ -49,7 +49,8 @@ def lying(names: Sequence[str], parts: Sequence[Bar], label: str, unit: str) -> 
         axes.set_xlabel(unit)
         axes.spines["left"].set_visible(False)
         axes.tick_params(left=False)
-        legend(axes, 4)
+        if parts:
+            legend(axes, 4)
 
     lines = -(-len(parts) // 4)
     return drawn(draw, label, (WIDE, 0.75 + 0.42 * len(names) + 0.22 * lines))
@@ -64,7 +65,7 @@ def standing(names: Sequence[str], parts: Sequence[Bar], label: str, across: str
         feet = [0.0] * len(names)
         for part in parts:
             axes.bar(range(len(names)), part.sizes, bottom=feet, width=0.75, color=COLOURS[part.colour],
-                     label=part.name)  # fmt: skip
+                     label=plain(part.name))  # fmt: skip
             feet = [foot + size for foot, size in zip(feet, part.sizes, strict=True)]
         axes.set_xticks(range(len(names)), names)
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -72,7 +73,8 @@ def standing(names: Sequence[str], parts: Sequence[Bar], label: str, across: str
         axes.grid(axis="y", color=GRID, linewidth=0.8)
         axes.set_xlabel(across)
         axes.set_ylabel(unit)
-        legend(axes, 3)
+        if parts:
+            legend(axes, 3)
 
     return drawn(draw, label)
 
@@ -85,10 +87,10 @@ def intervals(rates: Mapping[str, tuple[float, float, float]], label: str, unit:
             axes.plot([low, high], [at, at], color=QUIET, linewidth=2, solid_capstyle="butt")
             axes.plot([rate], [at], color=COLOURS["one"], marker="o", markersize=6)
             axes.text(rate, at - 0.2, f"{100 * rate:.3g} %", color=INK, ha="center", va="bottom")
-        axes.set_yticks(range(len(rates)), list(rates))
+        axes.set_yticks(range(len(rates)), list(map(plain, rates)))
         axes.set_ylim(len(rates) - 0.5, -0.75)
         top = max((high for _, _, high in rates.values()), default=0.0)
-        axes.set_xlim(0, 1.1 * top or 1)
+        axes.set_xlim(-0.04 * (top or 1), 1.1 * (top or 1))
         axes.xaxis.set_major_formatter(lambda v, _: f"{100 * v:.3g} %")
         axes.grid(axis="x", color=GRID, linewidth=0.8)
         axes.set_xlabel(unit)

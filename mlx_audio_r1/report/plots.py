@@ -87,12 +87,17 @@ def legend(axes: Axes, columns: int) -> None:
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, frameon=False, ncols=columns)
 
 
+def plain(name: str) -> str:
+    """A name that is drawn as it is: what stands between dollars is no formula."""
+    return name.replace("$", r"\$")
+
+
 def _draw(axes: Axes, line: Line, colour: str, style: str) -> None:
     """Each value marked where there are few; medians over a faint line where there are many and noisy ones."""
     import numpy as np
 
     values = np.array([v if math.isfinite(v) else np.nan for v in line.values], float)
-    look = {"color": colour, "linestyle": style, "linewidth": 1.7, "label": line.name.replace("$", r"\$")}
+    look: dict[str, Any] = {"color": colour, "linestyle": style, "linewidth": 1.7, "label": plain(line.name)}
     if len(values) <= FEW:
         axes.plot(line.steps, values, marker="o", markersize=3, **look)
     elif _noisy(values, medians := _medians(values)):

@@ -33,6 +33,8 @@ th, td { text-align: left; vertical-align: top; padding: .3rem .75rem .3rem 0;
 .grid thead th { font-weight: normal; color: var(--quiet); }
 .grid td, .grid th + th { text-align: right; padding-left: .75rem; }
 .wide { overflow-x: auto; }
+.plots + .wide, .across + .wide, .wide + .wide { margin-top: 1.25rem; }
+.grid th[scope=row] { font-weight: normal; }
 .tiles { display: grid; grid-template-columns: repeat(4, 1fr); gap: .75rem; margin: 1rem 0; }
 @media (max-width: 44rem) { .tiles { grid-template-columns: 1fr 1fr; } }
 .tiles div { background: var(--raised); border-radius: 6px; padding: .6rem .8rem; }
@@ -44,6 +46,11 @@ dd { margin: 0; font-size: 1.15rem; font-variant-numeric: tabular-nums; }
 figcaption { font-size: .9rem; margin-bottom: .25rem; }
 svg { display: block; width: 100%; height: auto; }
 svg * { stroke-linejoin: round; stroke-linecap: butt; }
+.across { overflow-x: auto; }
+.across svg { min-width: 36rem; }
+.reason { margin: 1.25rem 0 .5rem; }
+.examples { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(24rem, 100%), 1fr)); }
+.examples .sample { margin: 0; min-width: 0; }
 .sample { border: 1px solid var(--line); border-radius: 6px; padding: .9rem 1rem; margin: 0 0 1rem; }
 .sample audio { display: block; width: 100%; max-width: 26rem; height: 2.25rem; margin: .4rem 0; }
 .sample p { margin: .25rem 0; }
@@ -62,7 +69,10 @@ code { font: .88em ui-monospace, monospace; }
   figure, tr, .tiles div { break-inside: avoid; }
   audio { display: none !important; }
   .plots { grid-template-columns: 1fr 1fr; }
-  .replies { grid-template-columns: 1fr 1fr; }
+  .replies { grid-template-columns: repeat(auto-fit, minmax(12rem, 1fr)); }
+  .examples { grid-template-columns: 1fr 1fr; }
+  .examples .sample { break-inside: avoid; }
+  .across svg { min-width: 0; }
   .tiles { grid-template-columns: repeat(4, 1fr); }
   .tiles div, .reply { background: none; border: 1px solid var(--line); }
   .thinking { max-height: none; overflow: visible; }

@@ -244,7 +244,7 @@ def _lines(path: Path) -> list[Row]:
     """The objects of a JSONL file; what a kill tore is left out."""
     if not path.is_file():
         return []
-    rows = []
+    rows: list[Row] = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             row = json.loads(line)

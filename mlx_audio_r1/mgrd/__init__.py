@@ -1,0 +1,1 @@
+"""Modality-Grounded Reasoning Distillation: rounds of distilling, filtering and reinforcement learning."""
