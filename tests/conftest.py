@@ -16,6 +16,8 @@ from mlx_audio_r1 import blas  # its OpenBLAS must come before MLX: many times f
 import mlx.core as mx
 import pytest
 
+from tests.metalsim.fixtures import simulation  # noqa: F401
+
 GOLDEN = Path(__file__).parent / "golden"
 
 

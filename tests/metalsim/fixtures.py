@@ -1,0 +1,19 @@
+"""The fixture for tests of kernels. tests/conftest.py makes it known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.metalsim.compiler import why_unavailable
+from tests.metalsim.simulate import Simulation, simulated
+
+
+@pytest.fixture
+def simulation() -> Iterator[Simulation]:
+    """Metal, simulated with every check and the lint for the length of a test; a skip if nothing compiles."""
+    if reason := why_unavailable():
+        pytest.skip(reason)
+    with simulated(lint=True) as running:
+        yield running
