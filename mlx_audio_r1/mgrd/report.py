@@ -58,7 +58,7 @@ def _subtitle(files: RunFiles, now: Status) -> str:
 
 def _outcome(files: RunFiles, now: Status) -> list[Html]:
     """First and last measures side by side, and what went wrong."""
-    measured = [(number, measures) for number in files.rounds if (measures := files.measures(number))]
+    measured = report_rounds.measures(files)
     blocks = []
     if measured:
         (first, before), (last, after) = measured[0], measured[-1]

@@ -48,7 +48,7 @@ def found(measures: Row, keys: Sequence[str]) -> float | None:
 
 def measured(files: RunFiles) -> list[Html]:
     """A plot for each measure, and all of them as a table."""
-    rounds = [(number, row) for number in files.rounds if (row := files.measures(number))]
+    rounds = measures(files)
     drawn, rows = [], []
     for caption, axis, places in CURVES:
         lines = [line for name, keys in places.items() if (line := _line(name, keys, rounds)).values]
@@ -58,7 +58,33 @@ def measured(files: RunFiles) -> list[Html]:
                   *(dict(line.finite).get(number) for number, _ in rounds)] for line in lines]  # fmt: skip
     if not rows:
         return []
-    return [page.plots(drawn), page.grid(["", *(f"round {number}" for number, _ in rounds)], rows)]
+    return [page.plots([*drawn, *_budgets(rounds)]), page.grid(["", *(f"round {n}" for n, _ in rounds)], rows)]
+
+
+def _budgets(rounds: Sequence[tuple[int, Row]]) -> list[tuple[str, Html]]:
+    """Accuracy where the reasoning is closed after so many tokens, a line for each round."""
+    lines = []
+    for number, row in rounds:
+        given = row.get("budgets") or {}
+        points = sorted((int(n), float(v)) for n, v in given.items() if str(n).isdigit() and v is not None)
+        lines.append(Line(f"round {number}", [n for n, _ in points], [v for _, v in points]))
+    lines = [line for line in lines if line.values]
+    if not lines or plots.missing():
+        return []
+    caption = "Accuracy by the tokens of reasoning allowed"
+    said = _read_aloud(caption, lines).replace("over rounds", "over budgets")
+    return [(caption, plots.line_plot(lines, said, "share", "tokens of reasoning allowed"))]
+
+
+def measures(files: RunFiles) -> list[tuple[int, Row]]:
+    """Rounds that were measured, with what their filters kept."""
+    rounds: list[tuple[int, Row]] = []
+    for number in files.rounds:
+        row, decided = files.measures(number), files.decisions(number)
+        if row:
+            kept = sum(bool(d.get("kept")) for d in decided) / len(decided) if decided else None
+            rounds.append((number, {"keep_rate": kept, **row}))
+    return rounds
 
 
 def _line(name: str, keys: Sequence[str], rounds: Sequence[tuple[int, Row]]) -> Line:
@@ -112,12 +138,19 @@ def showcase(files: RunFiles) -> list[Html]:
 
 
 def _sample(folder: Path, where: str, prompt: str, rows: Sequence[tuple[int, Row]]) -> Sample:
-    replies = [Reply("round 0, the cold start" if number == 0 else f"after round {number}",
-                     _text(row.get("think")), _text(row.get("answer"))) for number, row in rows]  # fmt: skip
+    replies = [Reply(_when(number, row), _text(row.get("think")), _text(row.get("answer")))
+               for number, row in rows]  # fmt: skip
     first = rows[0][1]
     audio = first.get("audio") or []
     sounds = [_sound(folder, _text(name)) for name in (audio if isinstance(audio, list) else [audio])]
     return Sample(where, sounds, prompt, _text(first.get("expected")), replies)
+
+
+def _when(number: int, row: Row) -> str:
+    """After which round, and whether the verifier calls the answer right, where it was asked."""
+    when = "round 0, the cold start" if number == 0 else f"after round {number}"
+    right = found(row, ["correct"])
+    return when if right is None else f"{when}: {'right' if right >= 0.5 else 'wrong'}"
 
 
 def _sound(folder: Path, name: str) -> Path | str:

@@ -32,8 +32,9 @@ class Phase:
 
     @property
     def kind(self) -> str:
-        """1/sample -> sample."""
-        return self.name.partition("/")[2] or self.name
+        """1/sample -> sample. Other phases than those of a round are of no kind but their own."""
+        number, _, kind = self.name.partition("/")
+        return kind if number.isdigit() and kind else self.name
 
     @property
     def count(self) -> str:

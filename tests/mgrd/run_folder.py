@@ -52,7 +52,8 @@ def measures(number: int) -> dict:
     return {"n": 200, "accuracy": accuracy,
             "grounding": {"ratio": 0.4 + 0.2 * number, "density": 20.0 + 30 * number, "breadth": 0.2 * number},
             "gain": {"thinking": 0.01 + 0.05 * number, "answer": 0.2 + 0.2 * number},
-            "length": 180.0 + 60 * number, "reasoning": 0.9 + 0.04 * number}
+            "length": 180.0 + 60 * number, "reasoning": 0.9 + 0.04 * number,
+            "budgets": {"0": 0.3, "256": 0.5 + 0.1 * number, "64": 0.4 + 0.05 * number}}
 
 
 def sampled(round_folder: Path, counts: dict[str, int]) -> None:
@@ -91,12 +92,11 @@ def a_run(folder: Path, rounds: int = 2) -> Path:
     soundfile.write(folder / "clip.wav", np.sin(np.arange(16_000) * 0.1), 16_000)
     for number in range(rounds + 1):
         here = folder / "rounds" / str(number)
-        kept = {"keep_rate": 0.25 * number} if number else {}
-        write_object(here / "measures.json", {**measures(number), **kept})
+        write_object(here / "measures.json", measures(number))
         write_lines(here / "showcase.jsonl", [
             {"where": "valid.jsonl:1", "audio": ["clip.wav"], "prompt": "What moves?", "expected": "pitch",
              "think": f"Round {number} thought. " + "I hear how the tone glides up. " * 8 * (number + 1),
-             "answer": "pitch" if number else "the text says nothing"}])
+             "answer": "pitch" if number else "the text says nothing", "correct": float(number > 0)}])
         if number:
             rejected = {reason: 3 + at - number for at, reason in enumerate(REJECTED)}
             sampled(here, {"kept": 4 * number + 5, **rejected})

@@ -39,9 +39,10 @@ def test_the_page_is_whole_and_asks_for_nothing_outside_itself(text):
 
 def test_measures_are_drawn_over_rounds(text):
     over = section(text, "Over the rounds")
-    assert over.count("<svg") == 8
+    assert over.count("<svg") == 9
     assert "Accuracy over rounds: thinking from 0.5 to 0.7; no thinking from 0.55 to 0.61; silence" in over
-    assert "Samples kept for learning over rounds: share from 0.25 to 0.5" in over  # no rate in round 0
+    assert "Samples kept for learning over rounds: share from 0.2045 to 0.3171" in over  # 9 of 44, 13 of 41
+    assert "reasoning allowed over budgets: round 0 from 0.3 to 0.5; round 1 from 0.3 to 0.6" in over
     assert "<dd>0.5 → 0.7</dd>" in text and "round 0 → round 2; measured on 200 questions" in text
 
 
@@ -78,8 +79,9 @@ def test_rounds_of_reinforcement_learning_stand_one_behind_the_other(text):
 def test_the_same_clip_by_round_with_its_sound(text):
     clips = section(text, "The same clips")
     assert clips.count("<article") == 1 and clips.count('src="data:audio/wav') == 1
-    places = [clips.index(words) for words in ("round 0, the cold start", "Round 0 thought", "after round 1",
-                                               "Round 1 thought", "after round 2", "Round 2 thought")]
+    order = ("round 0, the cold start: wrong", "Round 0 thought", "after round 1: right", "Round 1 thought",
+             "after round 2: right", "Round 2 thought")
+    places = [clips.index(words) for words in order]
     assert places == sorted(places) and clips.count("as expected") == 2
 
 

@@ -61,6 +61,9 @@ def test_what_nobody_knows_is_said_as_at_least(tmp_path):
                         {"name": "1/rl", "state": "waiting", "done": 0, "total": 9, "seconds": 0}])  # fmt: skip
     assert [phase.left for phase in now.phases] == [120, None] and not now.all_known
     assert "at least 2 min left" in now.lines()[-1]
+    done = {"name": "2/sample", "state": "done", "done": 3, "total": 3, "seconds": 60}
+    other = of(tmp_path, [done, {"name": "self/sample", "state": "waiting"}, {"name": "3/sample"}])
+    assert [phase.left for phase in other.phases] == [0, None, 60]  # self/sample is no round's
     nothing = of(tmp_path, [{"name": "1/sample", "state": "running"}])
     assert nothing.phases[0].left is None and "what is left is not known yet" in nothing.lines()[-1]
 
