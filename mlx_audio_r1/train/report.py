@@ -50,6 +50,7 @@ PLOTS = (
     ("Norm of the gradient before clipping", ("norm",), "log"),
 )
 NOT_PLOTTED = {"step", "tokens", "seconds"}
+UNLESS_ZERO = {"clipped", "update_kl", "reference_kl"}  # as they are with one update a batch, and no KL
 NAMES = {
     "loss": "training loss", "val_loss": "validation loss", "length": "reply", "thinking_length": "reasoning",
     "val_length": "validation reply", "truncated": "no end", "unparsed": "not to be read",
@@ -167,13 +168,14 @@ def _plots(rows: Sequence[Row]) -> list[Html]:
     if lacking:
         return [page.note(lacking)]
     known = {key for _, keys, _ in PLOTS for key in keys}
-    extras = [key for key in _extras(rows) if key not in known and not key.startswith("test_")]
+    extras = [key for key in _extras(rows) if not key.startswith("test_")
+              and key not in known and key.removeprefix("val_") not in known]  # fmt: skip
     pairs = dict.fromkeys(key.removeprefix("val_") for key in extras)
     wanted = [*PLOTS, *((_name(key).capitalize(), (key, f"val_{key}"), "linear") for key in pairs)]
     drawn = []
     for caption, keys, axis in wanted:
         lines = [line for key in keys if (line := series(rows, key)).values]
-        if lines:
+        if lines and not (keys[0] in UNLESS_ZERO and not any(lines[0].values)):
             drawn.append((caption, plots.line_plot(lines, _read_aloud(caption, lines), axis)))
     return [page.plots(drawn)]
 

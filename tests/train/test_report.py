@@ -68,9 +68,10 @@ def test_a_run_of_reinforcement_learning_has_plots_of_its_own(tmp_path):
                       thinking_length=250.0, truncated=0.1, unparsed=0.0, clipped=0.0, entropy=0.5,
                       rollout_diff=0.01, rollout_kl=1e-4, max_rollout_ratio=1.2, update_kl=0.0,
                       value_loss=0.1, value_explained=-0.2, sampled_per_second=90.0) for step in (1, 2, 3)]
-    rows.append({"step": 3, "val_accuracy": 0.5, "val_reward": 0.6, "val_reasoning": 1.0, "val_length": 280.0})
+    rows.append({"step": 3, "val_accuracy": 0.5, "val_reward": 0.6, "val_reasoning": 1.0, "val_length": 280.0,
+                 "val_truncated": 0.0})
     text = made(tmp_path, rows)
-    assert text.count("<svg") == 13 + 5  # no reference, so no divergence from it
+    assert text.count("<svg") == 11 + 5  # of the fourteen: nothing clipped, no divergence, no reference
     for caption, named in (("Reward", "reward from 0.2 to 0.6; validation reward from 0.6"),
                            ("Tokens of a reply, and of its reasoning",
                             "reply from 300 to 300; reasoning from 250 to 250; validation reply from 280"),
