@@ -20,9 +20,18 @@ from dataclasses import dataclass
 
 from mlx_audio_r1 import rates
 from mlx_audio_r1.config import ModelConfig
-from mlx_audio_r1.footprint import Sizes, Workload, published, quantised, sizes_from_shapes, stored_sizes
+from mlx_audio_r1.footprint import (
+    Sizes,
+    Workload,
+    activation_bytes,
+    published,
+    quantised,
+    sizes_from_shapes,
+    slack_bytes,
+    stored_sizes,
+)
 from mlx_audio_r1.footprint_training import TrainingJob, passed_layers, trained_bytes
-from mlx_audio_r1.plan import Machine, inference_parts, total
+from mlx_audio_r1.plan import Machine, inference_parts, total, weight_parts
 from mlx_audio_r1.plan_training import training_parts
 from mlx_audio_r1.rates import Chip
 
@@ -31,8 +40,8 @@ KEPT = 0.25  # of the samples are learnt from
 CURATED = 8  # samples a prompt where the distillation's are not reused (section 4.3 of the paper)
 VERDICT = 16  # tokens that a judge writes
 CRITIC_UPDATES = 4  # epochs of the critic a batch, as `train rl` has it
+AT_ONCE = 16_384  # tokens of candidates that are shown evidence at once
 ROWS = 32  # replies that decode at once, where they fit
-JUDGES = ("none", "7b", "self")
 SMALL = "stepfun-ai/Step-Audio-2-mini"  # its language model is the 7B judge and the 8B backbone
 
 
@@ -51,7 +60,7 @@ class MgrdJob:
     num_layers: int | None = None
     train_samples: int | None = None
     value: str = "group"  # lora
-    judge: str = "none"
+    judge: str = "none"  # 7b, self
     reuse: bool = True  # the distillation's samples as the pass counts of curation
     rank: int = 16
     kv_bits: int | None = None
@@ -130,7 +139,10 @@ def _sampling(on: On, job: MgrdJob, name: str, prompts: int, samples: int, token
 def _evidence(on: On, job: MgrdJob) -> Phase:
     sizes, length = stored_sizes(on.config, on.sizes, job), job.prompt_tokens + job.tokens
     each = rates.reading_seconds(on.chip, on.config, length)
-    needed = total(inference_parts(on.config, sizes, on.machine, Workload(length, 1, length)))
+    tokens = max(length, AT_ONCE // length * length)
+    read = Workload(tokens, 1, tokens, prefill_step=tokens)
+    working = activation_bytes(on.config, sizes, read, fused=True) + slack_bytes(sizes)  # blockwise, no cache
+    needed = total(weight_parts(on.config, on.sizes, job)) + working
     told = f"{job.candidates:,} x 2 readings of {length:,} tokens, {each:.2g} s each"
     return Phase("filter, evidence", job.candidates * 2 * each / 3600, needed, told)
 

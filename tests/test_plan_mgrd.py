@@ -111,6 +111,8 @@ def test_memory_of_a_phase_is_that_of_the_other_plans():
     step = TrainingJob(3_100, accumulated=True)
     assert found["SFT"] == found["RL update"] == total(training_parts(R1, FOUR, step))
     assert found["RL critic"] == found["RL update"] + trained_bytes(R1, FOUR, step)
+    working = footprint.activation_bytes(R1, FOUR, Workload(15_500, prompt=15_500, prefill_step=15_500), True)
+    assert found["filter, evidence"] == FOUR.decoder + FOUR.audio + working + footprint.slack_bytes(FOUR)
     assert found["RL rollouts"] == total(inference_parts(R1, FOUR, mac(512), Workload(3_100, 32)))
 
 
