@@ -134,3 +134,8 @@ def acoustic_terms(text: str) -> list[tuple[str, str]]:
     """(category, term) of a text, in order."""
     found = [(m.start(), name, m.group()) for name, p in _ACOUSTIC.items() for m in p.finditer(text)]
     return [(name, term) for _, name, term in sorted(found)]
+
+
+def acoustic_places(text: str) -> list[tuple[int, int]]:
+    """(start, end) of every acoustic term of a text, in order; terms of two categories may overlap."""
+    return sorted(m.span() for pattern in _ACOUSTIC.values() for m in pattern.finditer(text))
