@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import mlx.core as mx
@@ -43,7 +44,7 @@ _ARRAY = re.compile(  # a declaration of arrays: its brackets are sizes, not ind
     r"\s*(?:(?:threadgroup|thread|const|constexpr|static)\s+)*(?!return\b|else\b|case\b)[A-Za-z_][\w:]*(?:<[^;]*?>)?\s+"
     r"[A-Za-z_][^=]*"
 )
-_LIMITS = {"max_steps": 3_000_000, "max_seconds": 3}
+_LIMITS = {"lint": False, "max_steps": 3_000_000, "max_seconds": 3}
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,11 @@ class MutationReport:
     def killed(self) -> int:
         return len(self.checked) + len(self.different) + len(self.counted)
 
-    def unexplained(self, explained: Collection[str] = ()) -> list[str]:
-        """Survivors not among the explained, and explained ones that survive no more."""
-        survivors = {str(m) for m in self.survived}
-        stale = set(explained) - survivors
-        return sorted(survivors - set(explained)) + [f"no survivor: {e}" for e in sorted(stale)]
+    def unexplained(self, explained: Iterable[str] = ()) -> list[str]:
+        """Survivors beyond the explained, and explained ones that survive no more; equal lines are counted."""
+        survivors, known = Counter(map(str, self.survived)), Counter(explained)
+        stale = (known - survivors).elements()
+        return sorted((survivors - known).elements()) + [f"no survivor: {e}" for e in sorted(stale)]
 
 
 def mutants(text: str, kernel: str = "") -> Iterator[Mutant]:
@@ -139,7 +140,7 @@ def _verdict(report: MutationReport, mutant: Mutant, judge: _Judge,
     found = report.survived
     try:
         for order, count in counts.items():
-            with simulated(edits={mutant.original: mutant.text}, order=order, **_LIMITS) as simulation:
+            with simulated(order=order, edits={mutant.original: mutant.text}, **_LIMITS) as simulation:
                 if judge.differs():
                     return report.different
             if _counts(simulation) != count:

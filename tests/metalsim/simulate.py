@@ -15,7 +15,7 @@ from tests.metalsim.options import options
 from tests.metalsim.signature import KernelText
 
 
-@dataclass
+@dataclass(eq=False)
 class Simulation:
     """What ran: every launch in its order, and every kernel's own text by its name."""
 
@@ -53,8 +53,13 @@ def simulated(**changes: Any) -> Iterator[Simulation]:
         stack.enter_context(patch.object(mx.fast, "metal_kernel", metal_kernel))
         stack.enter_context(patch.object(mx.metal, "is_available", lambda: True))
         stack.enter_context(options(**changes))
-        mx.disable_compile()
-        stack.callback(mx.enable_compile)
+        stack.callback(_end, simulation)
         _running.append(simulation)
-        stack.callback(_running.remove, simulation)
+        mx.disable_compile()
         yield simulation
+
+
+def _end(simulation: Simulation) -> None:
+    _running.remove(simulation)
+    if not _running:
+        mx.enable_compile()
