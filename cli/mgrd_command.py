@@ -7,7 +7,7 @@ from importlib import import_module
 
 import click
 
-SUBCOMMANDS = {"status": "mgrd_command", "report": "mgrd_command"}  # name -> module
+SUBCOMMANDS = {"run": "mgrd_run_command", "status": "mgrd_command", "report": "mgrd_command"}  # name -> module
 
 
 class _MgrdGroup(click.Group):

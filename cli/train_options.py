@@ -94,7 +94,7 @@ RL = (
     click.option("--dynamic-sampling/--no-dynamic-sampling", **FLAGS, help="Drop groups that agree, try more."),
     click.option("--resample", type=click.IntRange(0), help="So many times the batch at most.  [3]"),
     click.option("--train-samples", type=click.IntRange(1), help="Learn from so many of a group.  [all]"),
-    click.option("--tis-cap", type=click.FloatRange(0), help="Importance weights; 0: none.  [2 with --kv-bits]"),
+    click.option("--tis-cap", type=click.FloatRange(0), help="Of importance; 0: none.  [2 with --kv-bits]"),
     click.option("--reward", metavar="KEY=VALUE", multiple=True, help="Terms: correct=0.8, reasoning=0.2, ..."),
     click.option("--reward-functions-file", metavar="FILE.py", help="Your own, beside the verifier."),
     click.option("--reward-functions", metavar="NAMES", help="Of the file, with commas.  [all]"),

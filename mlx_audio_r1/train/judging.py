@@ -43,6 +43,10 @@ class Judging:
     functions: Sequence[RewardFunction] = field(default=())
     thinking: bool = True
 
+    def direct(self) -> Judging:
+        """The same for prompts that end behind an empty reasoning."""
+        return replace(self, thinking=False)
+
     def __call__(self, prompt: Example, rollout: Rollout) -> Rollout:
         """The rollout with its reward, and scores: correct, reasoning, unparsed, each term and function.
 

@@ -11,7 +11,7 @@ import mlx.core as mx
 from mlx_audio_r1.errors import DataError
 from mlx_audio_r1.session import AudioR1
 from mlx_audio_r1.tasks.reward_functions import RewardFunction, load_reward_functions
-from mlx_audio_r1.train.examples import Example
+from mlx_audio_r1.train.examples import Example, ExampleMaker
 from mlx_audio_r1.train.features import Features
 from mlx_audio_r1.train.folder import digest_of
 from mlx_audio_r1.train.judging import Judging, items_of
@@ -24,12 +24,14 @@ from mlx_audio_r1.train.rows import read_rows
 
 @dataclass(frozen=True)
 class PromptSets:
-    """Prompts by split, in the order of their files. digests: of the files, and of the reward functions."""
+    """Prompts by split, in the order of their files. digests: of the files, and of the reward functions.
+    maker: made them, and makes others of the same rows."""
 
     splits: Mapping[str, Sequence[Example]]
     features: Features
     judge: Judging
     digests: Mapping[str, str]
+    maker: ExampleMaker
 
     @property
     def said(self) -> list[str]:
@@ -38,15 +40,20 @@ class PromptSets:
                 for split, prompts in self.splits.items()]  # fmt: skip
 
 
-def gather_prompts(r1: AudioR1, config: RLConfig, ranks: Ranks, counting: Counting) -> PromptSets:
-    """Read, tokenise, decode and encode what a run asks. Raises DataError, DiskError, TrainingError."""
+def gather_prompts(
+    r1: AudioR1, config: RLConfig, ranks: Ranks, counting: Counting, verified: bool = True
+) -> PromptSets:
+    """Read, tokenise, decode and encode what a run asks; without `verified` rows need no solution.
+
+    Raises DataError, DiskError, TrainingError.
+    """
     if not config.data:
         raise DataError("no data: give --data, a folder with train.jsonl")
     paths = splits_of(config)
     functions = _functions(config)
     rows = {split: list(read_rows(path)) for split, path in paths.items()}
     every = [row for of_split in rows.values() for row in of_split]
-    items = items_of(every, unverified=bool(functions))
+    items = items_of(every, unverified=bool(functions) or not verified)
     maker, features = open_sounds(r1, config)
     splits = {split: _prompts(maker.prompt, of_split, config, counting) for split, of_split in rows.items()}
     chunks = [chunk for prompts in splits.values() for prompt in prompts for chunk in prompt.sounds]
@@ -54,7 +61,7 @@ def gather_prompts(r1: AudioR1, config: RLConfig, ranks: Ranks, counting: Counti
     ranks.add(mx.array(0.0))  # go on together
     judge = Judging(r1.tokenizer, {row.name: row for row in every}, items, config.rewards, functions)
     digests = {path.name: digest_of(path) for path in paths.values()}
-    return PromptSets(splits, features, judge, digests | _digest_of_functions(config))
+    return PromptSets(splits, features, judge, digests | _digest_of_functions(config), maker)
 
 
 def _functions(config: RLConfig) -> list[RewardFunction]:
