@@ -24,7 +24,8 @@ def error(got: mx.array, expected: Any) -> float:
     return float(np.abs(np.asarray(got.astype(mx.float32), np.float64) - np.asarray(expected)).max())
 
 
-def heads(dtype: mx.Dtype, queries: int, keys: int, *, q_heads: int, kv_heads: int, size: int) -> list[mx.array]:
+def heads(dtype: mx.Dtype, queries: int, keys: int, *, q_heads: int, kv_heads: int,
+          size: int) -> list[mx.array]:
     mx.random.seed(0)
     shapes = ((1, q_heads, queries, size), (1, kv_heads, keys, size), (1, kv_heads, keys, size))
     return [mx.random.normal(s).astype(dtype) for s in shapes]
@@ -56,9 +57,10 @@ def matrix_parameters(q: mx.array, k: mx.array, block: tuple[int, int]) -> bytes
     blocks = (-(-ql // block[0]), -(-kl // block[1]))
     whole = (ql // block[0], kl // block[1])
     rest = (ql - whole[0] * block[0], kl - whole[1] * block[1])
-    strides = [n for heads, length in ((h, ql), (hk, kl), (hk, kl), (h, ql)) for n in (heads * length * d,
-                                                                                       length * d, d)]
-    return struct.pack("<6if7i12q", 1, h, d, ql, kl, h // hk, d**-0.5, *blocks, *whole, *rest, kl - ql, *strides)
+    sides = ((h, ql), (hk, kl), (hk, kl), (h, ql))
+    strides = [stride for n, length in sides for stride in (n * length * d, length * d, d)]
+    sizes = (1, h, d, ql, kl, h // hk)
+    return struct.pack("<6if7i12q", *sizes, d**-0.5, *blocks, *whole, *rest, kl - ql, *strides)
 
 
 @pytest.mark.parametrize(("dtype", "queries", "keys", "causal"), [

@@ -10,9 +10,9 @@ from importlib.metadata import version
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 import pytest
+from mlx.nn.layers.normalization import RMSNorm
 
 from tests.metalsim import ORDERS, SimulationError, options
 from tests.metalsim.mlx_lm_modules import mac_module
@@ -95,7 +95,7 @@ def test_state_space_update(dtype: mx.Dtype) -> None:
 def test_ternary_linear(dtype: mx.Dtype) -> None:
     layer = mac_module("models.bitlinear_layers").BitLinear(256, 64, bias=False, invert_weight_scales=True)
     ternary = np.random.default_rng(0).integers(0, 3, (64, 256))
-    packed = sum(ternary[16 * i : 16 * i + 16] << 2 * i for i in range(4))
+    packed = (ternary.reshape(4, 16, 256) << np.arange(0, 8, 2)[:, None, None]).sum(0)
     layer.weight, layer.weight_scale = mx.array(packed.astype(np.uint8)), mx.array([1.75]).astype(dtype)
     x = normal(2, 3, 256, dtype=dtype)
     expected = x.astype(mx.float32) @ mx.array((ternary - 1).T.astype(np.float32)) / 1.75
@@ -141,7 +141,7 @@ def test_norm_and_gate_of_a_strided_input(dtype: mx.Dtype) -> None:
 
 
 def test_norm_add_norm() -> None:
-    norm = nn.RMSNorm(1000, 1e-5)
+    norm = RMSNorm(1000, 1e-5)
     norm.weight = normal(1000)
     branch, stream, alpha, beta = normal(3, 1000), normal(3, 1000), normal(1000), normal(1000)
     added, normed = mac_module("kernels.norm_add_norm").norm_add_norm(
