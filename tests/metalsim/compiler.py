@@ -6,6 +6,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -51,10 +52,16 @@ class CompileError(RuntimeError):
 @cache
 def find_compiler() -> tuple[str, ...] | None:
     """clang++ of version 17 or newer, or the ziglang wheel's; None when there is neither."""
-    for number in range(30, 16, -1):
-        if path := shutil.which(f"clang++-{number}"):
+    for name in (*(f"clang++-{number}" for number in range(30, 16, -1)), "clang++"):
+        if (path := shutil.which(name)) and _version((path,)) >= 17:
             return (path,)
     return (sys.executable, "-m", "ziglang", "c++") if find_spec("ziglang") else None
+
+
+def _version(command: Sequence[str]) -> int:
+    said = subprocess.run([*command, "--version"], capture_output=True, text=True).stdout
+    m = re.search(r"clang version (\d+)", said)
+    return int(m[1]) if m else 0
 
 
 def why_unavailable() -> str | None:

@@ -62,6 +62,8 @@ class SimulatedKernel:
         _same_count("output_dtypes", output_dtypes, self.text.output_names)
         text, dtypes = _edited(self.text), [dtype_name(d) for d in output_dtypes]
         arrays = [to_numpy(x) for x in inputs]
+        if "float64" in (*dtypes, *(name for _, name in arrays)):
+            raise ValueError(f"{text.name}: float64 is not supported on the GPU")
         made = _generate(text, arrays, dtypes, template)
         if verbose:
             print(made.text)

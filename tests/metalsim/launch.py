@@ -21,6 +21,7 @@ Size = tuple[int, int, int]
 Array = np.ndarray[Any, Any]
 
 PAGE = 4096
+MAX_BUFFERS = 31
 _WRITABLE, _INITIALISED = 1, 2
 _FINE_CELLS = 1 << 18  # bytes up to which every byte is followed on its own
 
@@ -126,6 +127,8 @@ def run(program: Program, buffers: Mapping[int, Buffer], grid: Size, threadgroup
     wanted = current()
     _check_sizes(grid, threadgroup, wanted)
     indices = _buffer_indices(program)
+    if len(indices) > MAX_BUFFERS:
+        raise ValueError(f"{program.name} has {len(indices)} buffers; Metal binds {MAX_BUFFERS}")
     absent = Buffer("an absent buffer", np.zeros(0, np.uint8))
     arena = _Arena([buffers.get(i, absent) for i in indices], wanted.misalign)
     report = LaunchReport(program.name)

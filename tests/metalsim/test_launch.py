@@ -144,6 +144,23 @@ def test_fast_functions_can_be_made_inexact() -> None:
     assert mx.allclose(exact, rough, rtol=1e-6)
 
 
+def test_products_and_sums_can_be_contracted() -> None:
+    x = [mx.random.normal((64,), key=mx.random.key(k)) for k in range(3)]
+    exact = run("out[i] = in0[i] * in1[i] + in2[i];", x, (64,))
+    with options(contract="fast"):
+        contracted = run("out[i] = in0[i] * in1[i] + in2[i];", x, (64,))
+    assert mx.array_equal(exact, x[0] * x[1] + x[2])
+    assert mx.array_equal(contracted, run("out[i] = fma(in0[i], in1[i], in2[i]);", x, (64,)))
+    assert not mx.array_equal(exact, contracted)
+
+
+def test_denormals_are_flushed_or_not() -> None:
+    tiny = [mx.array([1e-38])]
+    assert run("out[i] = in0[i] * 0.1f;", tiny, (1,)).tolist() == [0.0]
+    with options(flush_denormals=False):
+        assert run("out[i] = in0[i] * 0.1f;", tiny, (1,)).tolist() != [0.0]
+
+
 def test_gradients_go_through_a_kernel_with_its_own_vjp() -> None:
     @mx.custom_function
     def squared(x: mx.array) -> mx.array:
@@ -176,6 +193,13 @@ def test_an_error_of_the_call_is_mlx_s_own() -> None:
         row_sum(inputs=[])
     with pytest.raises(ValueError, match="at least one output"):
         metal_kernel(name="none", input_names=[], output_names=[], source="")
+
+
+def test_what_metal_cannot_bind_is_refused() -> None:
+    with pytest.raises(ValueError, match="Metal binds 31"):
+        run("out[i] = in0;", [1.0] * 31, (1,))
+    with pytest.raises(ValueError, match="float64"):
+        run("out[i] = in0[0];", [mx.zeros((8,), dtype=mx.float64)], (1,))
 
 
 def test_empty_inputs_can_be_given() -> None:
