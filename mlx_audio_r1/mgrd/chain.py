@@ -9,7 +9,9 @@ from functools import cached_property
 from mlx_audio_r1.tasks.item import Item
 from mlx_audio_r1.tasks.plain import plain
 
-_SENTENCE = re.compile(r"(?<!\b[A-Z])[.!?]+(?=\s|$)|[!?](?=[\u3400-\u9fff])|[。\n]+")  # not behind "B."
+_SENTENCE = re.compile(  # a point behind "B" ends one only before a capital: "B. bell"
+    r"(?<!\b[A-Z])[.!?]+(?=\s|$)|(?<=\b[A-Z])\.(?=\s+[A-Z])|[!?](?=[\u3400-\u9fff])|[。\n]+"
+)
 _CONCLUDES = re.compile(
     r"^(?:so|thus|therefore|hence|in conclusion|overall|consequently)\b"
     r"|[,;] ?(?:so|thus|therefore|hence)\b|\b(?:answer|conclusion)s?\b"

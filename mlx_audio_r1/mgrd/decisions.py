@@ -105,8 +105,8 @@ class DecisionFile:
             raise TrainingError(f"{self.path}: no file of decisions; move it away")
         if head.get("decisions") == FORMAT and head.get("digest") == self._head["digest"]:
             return True
-        raise TrainingError(f"{self.path}: decided with {_difference(head, self._head)}; move it away to decide "
-                            "anew")  # fmt: skip
+        other = _difference(head, self._head)
+        raise TrainingError(f"{self.path}: decided with {other}; move it away to decide anew")
 
 
 def natural(key: tuple[str, int]) -> tuple[list[Any], int]:

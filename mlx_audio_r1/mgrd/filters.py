@@ -148,8 +148,8 @@ class _Filters:
     def _evidence(self, cases: Sequence[_Case]) -> None:
         config = self._config
         found = evidence_of(
-            self._r1, [case.candidate for case in cases], self._features, control=config.control, pool=self._pool,
-            seed=config.seed, max_tokens=config.max_tokens_per_batch,
+            self._r1, [case.candidate for case in cases], self._features, control=config.control,
+            pool=self._pool, seed=config.seed, max_tokens=config.max_tokens_per_batch,
         )  # fmt: skip
         for case, evidence in zip(cases, found, strict=True):
             if evidence is not None:

@@ -57,11 +57,14 @@ class Cached:
     def ask(self, prompts: Sequence[str]) -> Iterator[str | None]:
         keys = [key_of(self._judge, prompt) for prompt in prompts]
         new = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in self._known}
-        replies = zip(new, self._judge.ask(list(new.values())), strict=True)
+        replies = self._judge.ask(list(new.values()))
+        unseen = iter(list(new))
         for key in keys:
-            while key not in self._known and key in new:
-                made, reply = next(replies)
-                new.pop(made) if reply is None else self._remember(made, reply)
+            while key in new:
+                made, reply = next(unseen), next(replies)
+                del new[made]
+                if reply is not None:
+                    self._remember(made, reply)
             yield self._known.get(key)
 
     def _remember(self, key: str, reply: str) -> None:
@@ -118,8 +121,8 @@ class LocalJudge:
             return load(self._path)[:2]
         except (OSError, ValueError, KeyError) as error:
             why = str(error).partition("\n")[0]
-            raise TrainingError(f"judge {self.name}: mlx_lm cannot load it ({why}); give a folder or a repository "
-                                "of mlx-community") from None  # fmt: skip
+            raise TrainingError(f"judge {self.name}: mlx_lm cannot load it ({why}); give a folder or a "
+                                "repository of mlx-community") from None  # fmt: skip
 
 
 @dataclass(frozen=True)
