@@ -117,12 +117,15 @@ def distilled(replies: Iterable[JudgedReply], keeping: Keeping = Keeping()) -> l
 
 
 def preferred(
-    replies: Sequence[JudgedReply], keeping: Keeping = Keeping(per_question=1), seed: int = 0
+    replies: Sequence[JudgedReply],
+    keeping: Keeping = Keeping(per_question=1),
+    seed: int = 0,
+    lang: str | None = None,
 ) -> list[dict[str, Any]]:
     """Rows for `train dpo`: a kept reply against a denial of the same question.
 
     Every kept reply makes a pair. Own denials are used once each; where there are fewer, `seed` and the
-    question's place draw one of DENIALS in the question's language.
+    question's place draw one of DENIALS in the question's language, or in `lang`.
     """
     own: dict[str, list[str]] = {}
     for reply in replies:
@@ -132,14 +135,14 @@ def preferred(
     for number, reply in enumerate(kept(replies, keeping)):
         denials = own.get(reply.row.where)
         rejected, by = (
-            (denials.pop(0), "model") if denials else (template(reply.row, seed + number), "template")
+            (denials.pop(0), "model") if denials else (template(reply.row, seed + number, lang), "template")
         )
         pairs.append(row_as_json(reply.row, reply=reply.text, rejected=rejected, rejected_by=by))
     return pairs
 
 
-def template(row: Row, seed: int) -> str:
-    """A denial of the list, in the language of the question; the same for the same row and seed."""
-    ways = DENIALS["zh" if _CHINESE.search(row.history[-1].text) else "en"]
+def template(row: Row, seed: int, lang: str | None = None) -> str:
+    """A denial of the list, in the language of the question or in `lang`; row and seed decide which."""
+    ways = DENIALS[lang or ("zh" if _CHINESE.search(row.history[-1].text) else "en")]
     digest = hashlib.sha256(f"{seed} {row.name}".encode()).digest()
     return with_reasoning(*ways[np.random.default_rng([*digest]).integers(len(ways))])

@@ -76,6 +76,12 @@ def test_pairs_are_what_dpo_reads_and_say_who_rejected(tmp_path):
     assert own.reply == made.reply == "<think>\n1 bell at 0.2.\n</think>\nA bell."
 
 
+def test_a_template_may_be_of_another_language_than_the_question():
+    row = question(2, "听到了吗？")
+    assert "我" in template(row, 0) and "我" not in template(row, 0, "en")
+    assert preferred(replies(row, "A bell."), lang="en")[0]["rejected_response"].isascii()
+
+
 def test_an_own_denial_is_used_once():
     judged = replies(question(1), "A bell.", DENIED, "Bells.")
     pairs = preferred(judged, Keeping(per_question=2))
