@@ -45,9 +45,9 @@ _PATTERNS = [(_pattern(one), _pattern(other)) for one, other in PAIRS]
 
 def opposed(sentences: Sequence[str]) -> tuple[str, str] | None:
     """Two clauses that say opposite things of one subject, or None."""
-    claims = [(claim, clause) for sentence in sentences for clause, claim in _claims(sentence)]
-    for (pair, side, subject), clause in claims:
-        for (other_pair, other_side, other_subject), other in claims:
+    claims = {claim: clause for sentence in sentences for clause, claim in _claims(sentence)}
+    for (pair, side, subject), clause in claims.items():
+        for (other_pair, other_side, other_subject), other in claims.items():
             if pair == other_pair and side < other_side and _same(subject, other_subject):
                 return clause, other
     return None

@@ -35,8 +35,10 @@ def token_kinds(tokenizer: Tokenizer, ids: Sequence[int]) -> TokenKinds:
     behind = last + len(THINK_CLOSE) if last >= 0 else len(text)
     thinking = np.array([end <= first for _, end in spans], bool)
     answer = np.array([start >= behind for start, _ in spans], bool)
-    places = [place for place in acoustic_places(text) if place[1] <= first]
-    acoustic = np.array([_touches(span, places) for span in spans], bool) & thinking
+    named = np.zeros(len(text), bool)  # characters of acoustic terms
+    for start, end in acoustic_places(text[:first]):
+        named[start:end] = True
+    acoustic = np.array([named[start:end].any() for start, end in spans], bool) & thinking
     masks = (np.zeros(len(ids), bool) for _ in range(3))
     written = np.array([i not in tokenizer.stop_ids for i in ids])
     return TokenKinds(*(_placed(mask, written, own)
@@ -61,7 +63,3 @@ def spelled(tokenizer: Tokenizer, ids: Sequence[int]) -> tuple[str, list[Span]]:
 def _placed(mask: np.ndarray, written: np.ndarray, own: np.ndarray) -> np.ndarray:
     mask[written] = own
     return mask
-
-
-def _touches(span: Span, places: Sequence[Span]) -> bool:
-    return any(start < span[1] and span[0] < end for start, end in places)
