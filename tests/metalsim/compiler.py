@@ -112,6 +112,16 @@ def run(arguments: Sequence[str], text: str | None = None) -> subprocess.Complet
     return subprocess.run([*compiler(), *arguments], input=text, capture_output=True, text=True)
 
 
+def errors(arguments: Sequence[str], text: str) -> list[str]:
+    """clang's error lines. To an object that is thrown away: zig cannot check syntax only."""
+    with tempfile.TemporaryDirectory(dir=cache_folder()) as work:
+        done = run([*arguments, "-c", "-x", "c++", "-", "-o", f"{work}/thrown-away.o"], text)
+    found = [line for line in done.stderr.splitlines() if re.search(r":\d+:\d+: (?:fatal )?error: ", line)]
+    if done.returncode and not found:
+        raise CompileError(done.stderr)
+    return found
+
+
 def _must_run(arguments: Sequence[str], text: str | None = None) -> None:
     done = run(arguments, text)
     if done.returncode:
