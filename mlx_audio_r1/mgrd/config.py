@@ -31,7 +31,7 @@ from mlx_audio_r1.train.rl_config import RLConfig
 
 FREE_TO_CHANGE = ("name", "rounds")  # between a run and its continuation
 NOT_SHARED = ("data", "model", "adapter_path", "resume_adapter_file", "train_mode", "feature_cache")
-OWN_KEYS = ("data", "epochs")  # keys of the training phases that are no settings of `train`
+OWN_KEYS = ("data", "epochs", "examples")  # keys of the training phases that are no settings of `train`
 Keys = dict[str, Any]
 
 

@@ -139,8 +139,8 @@ class _Measures:
         row = self.sets.judge.rows[reply.prompt]
         sounds = [str(part.source) for part in row.sounds if not isinstance(part.source, bytes)]
         expected = str(row.columns.get("solution", row.columns.get("answer", "")))
-        return {"where": reply.prompt, "audio": sounds, "prompt": text_of(row), "expected": expected,
-                "think": reply.thinking, "answer": reply.answer, "correct": reply.scores["correct"]}  # fmt: skip
+        asked = {"where": reply.prompt, "audio": sounds, "prompt": text_of(row), "expected": expected}
+        return {**asked, "think": reply.thinking, "answer": reply.answer, "correct": reply.scores["correct"]}
 
 
 def grounded(replies: Sequence[Rollout]) -> dict[str, float]:

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from mlx_audio_r1.errors import DataError
 from mlx_audio_r1.mgrd.candidate import Candidate
 from mlx_audio_r1.mgrd.config import MGRDConfig
@@ -122,7 +124,8 @@ def filtered(work: Work, number: int) -> None:
         prompts = {prompt.name: prompt for prompt in sets.splits["train"] if prompt.sounds}
         rollouts = [r for r in read_rollouts(folder / ROLLOUTS) if r.prompt in prompts]
         candidates = [Candidate(sets.judge.items[r.prompt], prompts[r.prompt], r) for r in rollouts]
-        judge = open_judge(filters.judge_config, folder, work.api_key) if work.api_key and filters.judge else None
+        asks = work.api_key and filters.judge
+        judge = open_judge(filters.judge_config, folder, work.api_key) if asks else None
         deciding = filter_candidates(r1, candidates, sets.features, filters, folder, judge)
         for done, _ in enumerate(deciding, start=1):
             work.tell(done, len(candidates))
@@ -136,8 +139,9 @@ def distil(work: Work, number: int) -> None:
     if not kept:
         raise DataError(f"{folder}: the filters of round {number} kept none of the samples: see "
                         "decisions.jsonl and lower their thresholds")
+    learnt = _drawn(kept, work.config.sft.get("examples"), work.config.seed, number)
     lines = [row_as_json(rows[r.prompt], reply=with_reasoning(r.thinking.strip(), r.answer.strip()))
-             for r in kept]  # fmt: skip
+             for r in learnt]  # fmt: skip
     lines += [row_as_json(row, reply=row.reply) for row in _text_rows(work.config)]
     write_rows(folder / SFT_DATA / "train.jsonl", lines)
     start = work.policy(number - 1)
@@ -203,6 +207,14 @@ def _silent(work: Work, number: int, rows: Sequence[Row]) -> dict[str, list[floa
     for rollout in rollouts:
         found.setdefault(names[rollout.prompt], []).append(rollout.scores["correct"])
     return found
+
+
+def _drawn(kept: Sequence[Rollout], most: int | None, seed: int, number: int) -> Sequence[Rollout]:
+    """At most so many of the kept samples, by lot."""
+    if most is None or most >= len(kept):
+        return kept
+    chosen = np.random.default_rng([abs(seed), number]).permutation(len(kept))[:most]
+    return [kept[i] for i in sorted(chosen.tolist())]
 
 
 def _text_rows(config: MGRDConfig) -> Iterable[Row]:
