@@ -35,14 +35,16 @@ WARNINGS = (
     "-Wno-everything", "-Wno-c++11-narrowing", "-Wno-reserved-user-defined-literal",
     "-Werror=uninitialized", "-Werror=return-type",
 )
+# By -Xclang, because zig's driver drops all of these but the first.
+_UNDEFINED = "array-bounds,shift-base,shift-exponent,integer-divide-by-zero,null,alignment," \
+             "float-cast-overflow,signed-integer-overflow"
 CHECKED = (
     "-O1", "-fno-vectorize", "-fno-slp-vectorize", "-fno-builtin-memset", "-ftrivial-auto-var-init=pattern",
-    "-fsanitize=thread,bounds,shift,integer-divide-by-zero,null,alignment,float-cast-overflow,"
-    "signed-integer-overflow",
-    "-fno-sanitize-trap=all", "-mllvm", "-tsan-instrument-func-entry-exit=0",
-    "-mllvm", "-tsan-instrument-read-before-write=1",
+    "-fsanitize=thread", "-Xclang", f"-fsanitize={_UNDEFINED}", "-Xclang", f"-fsanitize-recover={_UNDEFINED}",
+    "-mllvm", "-tsan-instrument-func-entry-exit=0", "-mllvm", "-tsan-instrument-read-before-write=1",
 )
 UNCHECKED = ("-O2",)
+LINK = ("-shared", "-nostdlib++", "-O2", "-fno-sanitize=undefined")  # without the last zig links its own hooks
 
 
 class CompileError(RuntimeError):
@@ -136,7 +138,7 @@ def _files_key(folder: str) -> str:
 
 def _cached(name: str, parts: object, flags: Sequence[str], text: str) -> Path:
     """The shared library of this text, compiled unless it was before."""
-    key = hashlib.sha256(repr((parts, flags, compiler(), text)).encode()).hexdigest()[:24]
+    key = hashlib.sha256(repr((parts, flags, LINK, compiler(), text)).encode()).hexdigest()[:24]
     library = cache_folder() / f"{name}-{key}.so"
     if library.exists():
         library.touch()
@@ -144,7 +146,7 @@ def _cached(name: str, parts: object, flags: Sequence[str], text: str) -> Path:
     with tempfile.TemporaryDirectory(dir=cache_folder()) as work:
         made, thing = f"{work}/made.so", f"{work}/made.o"
         _must_run([*flags, "-fPIC", "-c", "-x", "c++", "-", "-o", thing], text)
-        _must_run(["-shared", "-nostdlib++", thing, "-lm", "-o", made])
+        _must_run([*LINK, thing, "-lm", "-o", made])
         os.replace(made, library)
     return library
 
