@@ -19,6 +19,10 @@ from mlx_audio_r1.mgrd.run_files import STATE, read_object
 EVERY = 1.0  # s between two writings
 
 
+class Stopped(Exception):
+    """Somebody asked the run to stop; everything is on the disk."""
+
+
 class Journal:
     """The phases of one run, in their order."""
 
@@ -52,11 +56,11 @@ class Journal:
         self._write()
         try:
             yield
-        except Exception as error:
-            self._ended(phase, "failed", str(error).splitlines()[0] if str(error) else type(error).__name__)
-            raise
-        except BaseException:
+        except (Stopped, KeyboardInterrupt):
             self._ended(phase, "waiting", "stopped")
+            raise
+        except Exception as error:
+            self._ended(phase, "failed", (str(error).splitlines() or [type(error).__name__])[0])
             raise
         phase["done"] = phase["total"]
         self._ended(phase, "done", "")

@@ -18,11 +18,11 @@ import mlx.core as mx
 from mlx_audio_r1.errors import TrainingError
 from mlx_audio_r1.files import disk_errors, write_file
 from mlx_audio_r1.mgrd.config import FREE_TO_CHANGE, MGRDConfig
-from mlx_audio_r1.mgrd.journal import Journal
+from mlx_audio_r1.mgrd.journal import Journal, Stopped
 from mlx_audio_r1.mgrd.report import write_report
 from mlx_audio_r1.mgrd.rounds import phases_of
 from mlx_audio_r1.mgrd.run_files import CONFIG, read_object
-from mlx_audio_r1.mgrd.work import Stopped, Work
+from mlx_audio_r1.mgrd.work import Work
 from mlx_audio_r1.train.folder import digest_of
 from mlx_audio_r1.train.rows import find_splits
 from mlx_audio_r1.train.watch import Silent, Watcher

@@ -18,7 +18,7 @@ import mlx.core as mx
 
 from mlx_audio_r1.errors import DataError
 from mlx_audio_r1.mgrd.config import OWN_KEYS, MGRDConfig
-from mlx_audio_r1.mgrd.journal import Journal
+from mlx_audio_r1.mgrd.journal import Journal, Stopped
 from mlx_audio_r1.session import AudioR1, load
 from mlx_audio_r1.train.examples import Example
 from mlx_audio_r1.train.features import Features
@@ -32,10 +32,6 @@ from mlx_audio_r1.train.run import fine_tune
 from mlx_audio_r1.train.watch import Silent, Watcher
 
 WEIGHTS, FEATURES = "adapters.safetensors", "features"
-
-
-class Stopped(Exception):
-    """Somebody asked the run to stop; everything is on the disk."""
 
 
 class Work:
