@@ -133,7 +133,9 @@ class _Measures:
         return _correct([*whole, *answers])
 
     def _shown(self, replies: Sequence[Rollout]) -> list[Mapping[str, Any]]:
-        return [self._line(r) for r in spread(replies, self.settings.showcase)]
+        """The same questions every round, drawn once."""
+        drawn = np.random.default_rng(0).permutation(len(replies))[: self.settings.showcase]
+        return [self._line(replies[i]) for i in sorted(drawn.tolist())]
 
     def _line(self, reply: Rollout) -> Mapping[str, Any]:
         row = self.sets.judge.rows[reply.prompt]
