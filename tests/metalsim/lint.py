@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from tests.metalsim import compiler
-from tests.metalsim.rewrite import blank_comments
+from tests.metalsim.rewrite import VECTOR, blank_comments
 
 # From section 1.5 of the Metal Shading Language Specification, as far as other sources quote it.
 FORBIDDEN = {
@@ -21,6 +21,7 @@ FORBIDDEN = {
     r"\b(?:float|half)(?:8|16)\b|\bvec<[^<>]*,\s*(?:8|16)\s*>": "Metal's vectors have 2 to 4 elements",
     r"\[[&=\w\s,]*\]\s*\([^()]*\)\s*(?:->\s*\w+\s*)?\{": "no lambda expressions in Metal",
     r"\b(?:struct|class)\s+\w+\s*(?:final\s*)?:(?!:)": "no derived classes in Metal",
+    rf"(?<![\w>])\(\s*{VECTOR}\s*\)\s*[\w(]": "reinterprets or converts, by the compiler: write a constructor",
     r"\bthreadgroup\b[^;(){}*&]*=[^;]*;": "a threadgroup variable has no initialiser",
 }
 SINCE_METAL_4 = {

@@ -11,7 +11,7 @@ import mlx.core as mx
 
 from tests.metalsim.compiler import CompileError
 from tests.metalsim.findings import SimulationError
-from tests.metalsim.rewrite import blank_comments
+from tests.metalsim.rewrite import blank_comments, end_of
 from tests.metalsim.simulate import Simulation, simulated
 
 Arrays = Sequence[mx.array]
@@ -38,8 +38,8 @@ OPERATORS: dict[str, tuple[str, str]] = {
     "min to max": (r"(?<!_)\bmin\(", "max("),
     "twice the mask": (r"simd_shuffle_xor\(([^,;]+), ([^();]+)\)", r"simd_shuffle_xor(\1, (\2) * 2)"),
     "+= to =": (r"\+=", "="),
-    "index + 1": (r"(?<=[\w)\]])\[([^\[\];]*[^\[\];\s][^\[\];]*)\]", r"[(\1) + 1]"),
 }
+_INDEX = re.compile(r"(?<=[\w)\]])\[(?![\[\]])")
 _ARRAY = re.compile(  # a declaration of arrays: its brackets are sizes, not indices
     r"\s*(?:(?:threadgroup|thread|const|constexpr|static)\s+)*(?!return\b|else\b|case\b)[A-Za-z_][\w:]*(?:<[^;]*?>)?\s+"
     r"[A-Za-z_][^=]*"
@@ -82,14 +82,20 @@ class MutationReport:
 
 def mutants(text: str, kernel: str = "") -> Iterator[Mutant]:
     """Every mutant of a kernel's source or header."""
-    clean = blank_comments(text)
+    for operator, start, end, instead in _changes(blank_comments(text)):
+        line = text[text.rfind("\n", 0, start) + 1 :].split("\n", 1)[0].strip()
+        yield Mutant(kernel, operator, line, text, text[:start] + instead + text[end:])
+
+
+def _changes(clean: str) -> Iterator[tuple[str, int, int, str]]:
+    """Operator, span and what stands there instead."""
     for operator, (pattern, instead) in OPERATORS.items():
         for m in re.finditer(pattern, clean):
-            if operator == "index + 1" and _is_size(clean, m.start()):
-                continue
-            changed = text[: m.start()] + m.expand(instead) + text[m.end() :]
-            line = text[text.rfind("\n", 0, m.start()) + 1 :].split("\n", 1)[0].strip()
-            yield Mutant(kernel, operator, line, text, changed)
+            yield operator, m.start(), m.end(), m.expand(instead)
+    for m in _INDEX.finditer(clean):
+        end = end_of(clean, m.end(), "]")
+        if not _is_size(clean, m.start()):
+            yield "index + 1", m.start(), end + 1, f"[({clean[m.end() : end]}) + 1]"
 
 
 def _is_size(clean: str, at: int) -> bool:
@@ -113,10 +119,10 @@ def mutation_test(run: Run, expected: Arrays, tolerance: float,
                 raise AssertionError("the kernel as it is does not give what is expected")
         counts[order] = _counts(simulation)
     report = MutationReport()
-    for kernel in simulation.kernels.values():
-        for text in filter(None, (kernel.source, kernel.header)):
-            for mutant in mutants(text, kernel.name):
-                _verdict(report, mutant, judge, counts).append(mutant)
+    texts = {text: k.name for k in simulation.kernels.values() for text in (k.source, k.header)}
+    for text, kernel in texts.items():
+        for mutant in mutants(text, kernel):
+            _verdict(report, mutant, judge, counts).append(mutant)
     return report
 
 

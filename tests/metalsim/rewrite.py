@@ -8,9 +8,8 @@ from pathlib import Path
 
 _COMMENT_OR_STRING = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\])*"', re.S)
 _DIRECTIVE = re.compile(r"^[ \t]*#(?:[^\n]*\\\n)*[^\n]*", re.M)
-_VECTOR = re.compile(
-    r"\b((?:metal::)?vec<[^<>;]*>|(?:u?(?:char|short|int|long)|b?float|half|bool)[234])\s*\((?!\s*\*)"
-)
+VECTOR = r"(?:(?:metal::)?vec<[^<>;]*>|(?:u?(?:char|short|int|long)|b?float|half|bool)[234]\b)"
+_CONSTRUCTOR = re.compile(rf"\b(?:({VECTOR})|static_cast<({VECTOR})>)\s*\((?!\s*\*)")
 _QUALIFIER = re.compile(r"(?:alignas\s*\([^()]*\)|\bconst|\bstatic)\s*$")
 _DEPTH = {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}
 
@@ -23,7 +22,7 @@ def blank_comments(source: str) -> str:
     return _DIRECTIVE.sub(blank, _COMMENT_OR_STRING.sub(blank, source))
 
 
-def _end_of(text: str, start: int, stop: str) -> int:
+def end_of(text: str, start: int, stop: str) -> int:
     """Where stop stands outside of brackets that open after start."""
     depth = 0
     for i in range(start, len(text)):
@@ -57,7 +56,7 @@ def threadgroup_variables(source: str) -> str:
     clean, out, done, count = blank_comments(source), "", 0, 0
     for m in re.finditer(r"\bthreadgroup\b", clean):
         before = _QUALIFIER.sub("", clean[: m.start()].rstrip()).rstrip()
-        end = _end_of(clean, m.end(), ";")
+        end = end_of(clean, m.end(), ";")
         names = _declared(clean[m.end() : end]) if not before or before[-1] in ";{}" else []
         if not names:
             continue
@@ -69,7 +68,7 @@ def threadgroup_variables(source: str) -> str:
 
 def to_cxx(source: str) -> str:
     """Threadgroup variables, and vector constructors: float4(a, b) -> msl_construct<float4>(a, b)."""
-    return _VECTOR.sub(r"msl_construct<\1>(", threadgroup_variables(source))
+    return _CONSTRUCTOR.sub(lambda m: f"msl_construct<{m[1] or m[2]}>(", threadgroup_variables(source))
 
 
 def kernel_parameters(source: str, name: str) -> list[tuple[str, str]]:
@@ -78,7 +77,7 @@ def kernel_parameters(source: str, name: str) -> list[tuple[str, str]]:
     if not m:
         raise ValueError(f"no kernel {name} in the source")
     found: list[tuple[str, str]] = []
-    for parameter in _split(blank_comments(source[m.end() : _end_of(source, m.end(), ")")])):
+    for parameter in _split(blank_comments(source[m.end() : end_of(source, m.end(), ")")])):
         declaration, _, attribute = parameter.partition("[[")
         given = attribute.rpartition("]]")[0].split(",")[0].strip()
         implied = f"buffer({sum('buffer' in a for _, a in found)})"  # Metal numbers them in order

@@ -125,6 +125,8 @@ def test_vectors_are_built_and_swizzled() -> None:
     source = "float2 a = float2(1, 2); float4 v = float4(a, 3, float(i));" \
              " vec<float, 4> w = vec<float, 4>(v.wzyx); out[i] = dot(w, float4(1, 10, 100, 1000));"
     assert run(source, [], (2,)).tolist() == [1230.0, 1231.0]
+    source = "int4 n = static_cast<int4>(float4(1.5, 2.5, 3.5, i)); out[i] = n.x + n.y + n.z + n.w;"
+    assert run(source, [], (2,), mx.int32).tolist() == [6, 7]
 
 
 def test_a_slice_need_not_be_aligned_for_vectors() -> None:

@@ -42,6 +42,7 @@ REFUSED = {
     "a vector of eight": ("uint lane", "vec<float, 8> v; uint lane"),
     "an atomic half": ("device float* q = out;", "device float* q = out; threadgroup atomic<half> h[1];"
                                                  " atomic_store_explicit(h, half(0), memory_order_relaxed);"),
+    "a C cast of a vector": (FIRST, f"uint2 n = (uint2)as_type<uint2>(float2(1, 2)); p[0] = n.x; {FIRST}"),
     "if constexpr, in Metal 3": (FIRST, f"if constexpr (N > 2) {{ {FIRST} }}"),
 }
 HEADERS = {

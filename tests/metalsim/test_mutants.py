@@ -41,6 +41,11 @@ def test_sizes_and_template_arguments_are_not_mutated() -> None:
     assert not list(mutants("threadgroup float a[4], b[8];\nvec<float, 4> v;\nfloat x[N][M];\n// y < z[1]\n"))
 
 
+def test_an_index_in_an_index_is_two() -> None:
+    made = [m.text for m in mutants("out[order[i]] = x[i];")]
+    assert made == ["out[(order[i]) + 1] = x[i];", "out[order[(i) + 1]] = x[i];", "out[order[i]] = x[(i) + 1];"]
+
+
 def test_no_mutant_survives_but_the_explained() -> None:
     report = mutation_test(lambda: [row_sum()], [rows().sum(1)], tolerance=1e-4)
     assert report.unexplained(ANY_LANE) == []
