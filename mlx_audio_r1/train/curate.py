@@ -12,9 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlx_audio_r1.adapter_config import WEIGHTS_FILE
 from mlx_audio_r1.errors import DataError, TrainingError
 from mlx_audio_r1.session import AudioR1
 from mlx_audio_r1.train.examples import Example
+from mlx_audio_r1.train.folder import digest_of
+from mlx_audio_r1.train.lessons import splits_of
 from mlx_audio_r1.train.prompt_sets import PromptSets, gather_prompts
 from mlx_audio_r1.train.ranks import Ranks
 from mlx_audio_r1.train.rl_config import RLConfig
@@ -22,7 +25,7 @@ from mlx_audio_r1.train.rollouts import Rollout, RolloutFile, read_rollouts, sam
 from mlx_audio_r1.train.row_writer import row_as_json, write_rows
 from mlx_audio_r1.train.watch import Silent, Watcher
 
-COUNTS, ROLLOUTS = "pass_counts.jsonl", "rollouts.jsonl"
+TRAIN, COUNTS, ROLLOUTS = "train.jsonl", "pass_counts.jsonl", "rollouts.jsonl"
 STRATEGIES = ("moderate", "failed", "all")  # section 6.2 of the paper compares them
 OF = 8  # samples that `low` and `high` are meant for; with another number they are shares
 
@@ -73,6 +76,8 @@ def curate(
     questions by the same model. Killed, it goes on with what was sampled. Raises DataError, TrainingError.
     """
     watch, curation = watch or Silent(), curation or Curation()
+    if (out / TRAIN).resolve() == splits_of(config)["train"].resolve():
+        raise DataError(f"{out}: holds the questions themselves: give another folder")
     sets = gather_prompts(r1, config, Ranks(), watch.counting)
     prompts = sets.splits["train"]
     groups = _known(known, prompts) if known else {}
@@ -93,13 +98,19 @@ def _sampled(
 ) -> list[Rollout]:
     if not prompts:
         return []
-    file = RolloutFile(path, config.rollouts)
+    file = RolloutFile(path, config.rollouts, policy=_asked_of(r1, sets))
     total = len(prompts) * config.group_size
     sampling = sample_rollouts(r1.model, r1.tokenizer, prompts, sets.features, config.rollouts, file,
                                sets.judge)  # fmt: skip
     for _ in sampling:
         watch.counting("replies", len(file.found), total)
     return file.of(prompts, config.group_size)
+
+
+def _asked_of(r1: AudioR1, sets: PromptSets) -> str:
+    """Which questions are asked of which model: replies of others are never counted."""
+    adapter = digest_of(Path(r1.adapter_path) / WEIGHTS_FILE)[:16] if r1.adapter_path else "no adapter"
+    return f"{r1.name}, {adapter}, questions {next(iter(sets.digests.values()))[:16]}"
 
 
 def _known(path: Path, prompts: Sequence[Example]) -> dict[str, list[Rollout]]:
@@ -125,7 +136,7 @@ def _write(
              for name, (passed, samples) in counts.items()]  # fmt: skip
     write_rows(out / COUNTS, lines)
     rows = [sets.judge.rows[prompt.name] for prompt in kept]
-    write_rows(out / "train.jsonl", [row_as_json(row, passed=counts[row.name][0]) for row in rows])
+    write_rows(out / TRAIN, [row_as_json(row, passed=counts[row.name][0]) for row in rows])
     valid = [sets.judge.rows[prompt.name] for prompt in sets.splits.get("valid", [])]
     if valid:
         write_rows(out / "valid.jsonl", [row_as_json(row) for row in valid])

@@ -20,7 +20,7 @@ from mlx_audio_r1.adapters import adapter_arrays
 from mlx_audio_r1.errors import TrainingError
 from mlx_audio_r1.models.step_audio_r1 import Model
 from mlx_audio_r1.session import AudioR1
-from mlx_audio_r1.train import kept_arrays, state
+from mlx_audio_r1.train import kept_arrays
 from mlx_audio_r1.train.advantages import informative
 from mlx_audio_r1.train.batch import Batch
 from mlx_audio_r1.train.course import Counted
@@ -36,6 +36,7 @@ from mlx_audio_r1.train.rl_config import RLConfig
 from mlx_audio_r1.train.rl_samples import write_samples
 from mlx_audio_r1.train.rollout_batch import micro_batches, rollout_batch, with_logprobs
 from mlx_audio_r1.train.rollouts import Rollout, RolloutConfig, RolloutFile, read_rollouts, sample_rollouts
+from mlx_audio_r1.train.state import Checkpoints
 from mlx_audio_r1.train.tallies import means, tally
 from mlx_audio_r1.train.watch import Watcher
 from mlx_audio_r1.train.wearing import wearing
@@ -54,12 +55,16 @@ class RLCourse:
         self._r1, self._config, self._ranks, self._watch = r1, config, ranks, watch
         self._sets = gather_prompts(r1, config, ranks, watch.counting)
         self.digests, self.said = self._sets.digests, self._sets.said
+        drawn = min(config.batch_size, len(self._sets.splits["train"]))
+        if drawn < ranks.size:
+            raise TrainingError(f"{drawn} prompts a step for {ranks.size} processes: raise --batch-size")
         self._algorithm = config.algorithm
         self._options = ForwardOptions(config.grad_checkpoint, config.attention)  # type: ignore[arg-type]
         self._start: Mapping[str, mx.array] = {}
         self._batch = -1  # the batch of rollouts that `_experiences` are of
         self._experiences: list[Experience] = []
-        self._measured: dict[str, float] = {}
+        self._measured: Mapping[str, float] = {}
+        self._tokens = 0  # sampled by this process
         self.beside: CriticState | None = None
 
     # ---- what a run asks for
@@ -70,7 +75,7 @@ class RLCourse:
             self._start = adapter_arrays(self._r1.model)
         if self._config.critic:
             self.beside = CriticState(self._r1.model, self._config, self._options)
-            if not (self._config.folder / state.FOLDER).exists():
+            if not Checkpoints(self._config.folder).all():
                 self._warm_up(self.beside)
 
     def batches(self, step: int) -> Sequence[Batch]:
@@ -84,7 +89,8 @@ class RLCourse:
 
     def loss(self, model: Model, batch: Batch) -> Counted:
         total, count, sums = policy_loss(model, batch, self._algorithm.loss, self._options)
-        return total, count, {**sums, "tokens": (batch.samples >= 0).sum().astype(mx.float32)}
+        tokens = (batch.samples >= 0).sum() * (count > 0)  # none of what is without weight
+        return total, count, {**sums, "tokens": tokens.astype(mx.float32)}
 
     def measured(self) -> Mapping[str, float]:
         return self._measured
@@ -103,24 +109,25 @@ class RLCourse:
         rollouts = self._sampled(share, file, measuring, "validation")
         if self._ranks.first:
             write_samples(config.folder, step, share, rollouts, self._sets.judge, config.samples)
-        return means(self._ranks.add(tally(rollouts)), "val_")
+        return means(self._total(tally(rollouts)), "val_")
 
     # ---- a batch of rollouts
 
     def _open(self, number: int, first: bool) -> None:
         """Rollouts and what they teach. first: the policy is still the one that samples them."""
-        began = time.monotonic()
+        began, before = time.monotonic(), self._tokens
         prompts, rollouts = self._drawn(number)
         seconds = time.monotonic() - began
         path = self._path(number).with_suffix(".safetensors")
         if first:
             experiences, learnt = self._credited(prompts, rollouts)
+            measured = means(self._total(tally(rollouts, self._tokens - before, seconds))) | learnt
             if self._config.updates > 1:
-                kept_arrays.write(path, experiences)
+                kept_arrays.write(path, experiences, measured)
         else:
-            experiences, learnt = kept_arrays.read(path, as_experiences(prompts, rollouts)), {}
+            experiences, measured = kept_arrays.read(path, as_experiences(prompts, rollouts))
         self._batch, self._experiences = number, experiences or self._weightless(prompts, rollouts)
-        self._measured = means(self._total(tally(rollouts, seconds))) | learnt
+        self._measured = measured
 
     def _drawn(self, number: int) -> tuple[list[Example], list[Rollout]]:
         """The prompts of a batch and the replies to them; with dynamic sampling, until enough disagree."""
@@ -144,7 +151,8 @@ class RLCourse:
         total, done = len(prompts) * config.samples, 0
         r1, sets = self._r1, self._sets
         sampling = sample_rollouts(r1.model, r1.tokenizer, prompts, sets.features, config, file, sets.judge)
-        for done, _ in enumerate(sampling, start=1):
+        for done, rollout in enumerate(sampling, start=1):
+            self._tokens += len(rollout)
             self._watch.counting(what, done, total)
         return file.of(prompts, config.samples)
 
@@ -187,21 +195,22 @@ class RLCourse:
     # ---- small things
 
     def _warm_up(self, critic: CriticState) -> None:
-        """Values learnt from judged rollouts of the same prompts, whose returns are known."""
-        if not self._config.critic_rollouts or not self._config.critic_warmup:
+        """Values learnt from judged rollouts of the same prompts, whose returns are known. An update takes as
+        many as a step has, more where one time around them needs more."""
+        config = self._config
+        if not config.critic_rollouts or not config.critic_warmup:
             return
         prompts = [prompt for split in self._sets.splits.values() for prompt in split]
         lengths = {prompt.name: len(prompt) for prompt in prompts}
-        known = [r for r in read_rollouts(Path(self._config.critic_rollouts))
+        known = [r for r in read_rollouts(Path(config.critic_rollouts))
                  if lengths.get(r.prompt) == r.prompt_tokens and r.reward is not None]  # fmt: skip
         if not known:
-            raise TrainingError(f"{self._config.critic_rollouts}: no judged rollout of a prompt of this data")
+            raise TrainingError(f"{config.critic_rollouts}: no judged rollout of a prompt of this data")
         experiences = as_experiences(prompts, known)
-        order = np.random.default_rng(self._config.seed).permutation(len(known))
-        for number, part in enumerate(np.array_split(order, self._config.critic_warmup), start=1):
-            if len(part):
-                critic.learn([experiences[i] for i in part], self._sets.features)
-            self._watch.counting("value function", number, self._config.critic_warmup)
+        size = max(-(-len(known) // config.critic_warmup), config.batch_size * config.group_size)
+        for number in range(config.critic_warmup):
+            critic.learn(batch_of(experiences, config.seed, number, min(size, len(known))), self._sets.features)
+            self._watch.counting("value function", number + 1, config.critic_warmup)
 
     def _file(self, name: str, step: int, config: RolloutConfig) -> RolloutFile:
         return RolloutFile(self._path(name), config, step)

@@ -8,11 +8,11 @@ from mlx_audio_r1.train.advantages import members_of
 from mlx_audio_r1.train.rollouts import Rollout
 
 SUMS = ("replies", "reward", "verified", "correct", "reasoning", "tokens", "thinking_tokens", "truncated",
-        "unparsed", "groups", "agreeing", "seconds")  # fmt: skip
+        "unparsed", "groups", "agreeing", "sampled", "seconds")  # fmt: skip
 
 
-def tally(rollouts: Sequence[Rollout], seconds: float = 0.0) -> dict[str, float]:
-    """Sums over replies, and over groups of them; `seconds` is what sampling them took."""
+def tally(rollouts: Sequence[Rollout], sampled: int = 0, seconds: float = 0.0) -> dict[str, float]:
+    """Sums over replies, and over groups of them; `sampled` tokens were drawn now and took `seconds`."""
     groups = members_of([r.prompt for r in rollouts]).values()
     rewards = [r.reward or 0.0 for r in rollouts]
     verified = [r for r in rollouts if "correct" in r.scores]
@@ -21,7 +21,8 @@ def tally(rollouts: Sequence[Rollout], seconds: float = 0.0) -> dict[str, float]
         **{name: sum(r.scores[name] for r in verified) for name in ("correct", "reasoning", "unparsed")},
         "tokens": sum(map(len, rollouts)), "thinking_tokens": sum(r.thinking_tokens for r in rollouts),
         "truncated": sum(r.truncated for r in rollouts), "groups": len(groups),
-        "agreeing": sum(len({rewards[i] for i in members}) == 1 for members in groups), "seconds": seconds,
+        "agreeing": sum(len({rewards[i] for i in members}) == 1 for members in groups),
+        "sampled": sampled, "seconds": seconds,
     }  # fmt: skip
     return {name: float(found[name]) for name in SUMS}
 
@@ -35,6 +36,6 @@ def means(sums: Mapping[str, float], prefix: str = "") -> dict[str, float]:
                   "unparsed": sums["unparsed"] / verified}  # fmt: skip
     found |= {"length": sums["tokens"] / n, "thinking_length": sums["thinking_tokens"] / n,
               "truncated": sums["truncated"] / n}  # fmt: skip
-    if sums["seconds"]:
-        found |= {"sampled_per_second": sums["tokens"] / sums["seconds"]}
+    if sums["sampled"]:
+        found |= {"sampled_per_second": sums["sampled"] / sums["seconds"]}
     return {prefix + name: value for name, value in found.items()}
