@@ -11,7 +11,7 @@ import mlx.core as mx
 
 from tests.metalsim.compiler import CompileError
 from tests.metalsim.findings import SimulationError
-from tests.metalsim.rewrite import blank_comments, end_of
+from tests.metalsim.rewrite import blank_comments, end_of, split
 from tests.metalsim.simulate import Simulation, simulated
 
 Arrays = Sequence[mx.array]
@@ -40,9 +40,9 @@ OPERATORS: dict[str, tuple[str, str]] = {
     "+= to =": (r"\+=", "="),
 }
 _INDEX = re.compile(r"(?<=[\w)\]])\[(?![\[\]])")
-_ARRAY = re.compile(  # a declaration of arrays: its brackets are sizes, not indices
+_DECLARATION = re.compile(  # its brackets are sizes, not indices
     r"\s*(?:(?:threadgroup|thread|const|constexpr|static)\s+)*(?!return\b|else\b|case\b)[A-Za-z_][\w:]*(?:<[^;]*?>)?\s+"
-    r"[A-Za-z_][^=]*"
+    r"[A-Za-z_]"
 )
 _LIMITS = {"lint": False, "max_steps": 3_000_000, "max_seconds": 3}
 
@@ -100,7 +100,8 @@ def _changes(clean: str) -> Iterator[tuple[str, int, int, str]]:
 
 def _is_size(clean: str, at: int) -> bool:
     start = max(clean.rfind(c, 0, at) for c in ";{}(") + 1
-    return bool(_ARRAY.fullmatch(clean[start:at]))
+    declarators = split(clean[start:at])
+    return bool(_DECLARATION.match(declarators[0])) and "=" not in declarators[-1]
 
 
 def mutation_test(run: Run, expected: Arrays, tolerance: float,

@@ -32,7 +32,7 @@ def end_of(text: str, start: int, stop: str) -> int:
     return len(text)
 
 
-def _split(text: str) -> list[str]:
+def split(text: str) -> list[str]:
     """At commas outside of brackets and of template arguments."""
     parts, depth = [""], 0
     for c in text:
@@ -48,7 +48,7 @@ def _declared(declaration: str) -> list[str]:
     """The variables of `T x[n], y`; none where it is a pointer, a parameter or a cast."""
     flat = re.sub(r"<[^<>]*>", "", re.sub(r"<[^<>]*>", "", declaration))
     flat = re.sub(r"\[[^\]]*\]|=[^,;]*", "", flat)
-    return [] if re.search(r"[*&(]", flat) else [re.findall(r"[A-Za-z_]\w*", d)[-1] for d in _split(flat)]
+    return [] if re.search(r"[*&(]", flat) else [re.findall(r"[A-Za-z_]\w*", d)[-1] for d in split(flat)]
 
 
 def threadgroup_variables(source: str) -> str:
@@ -77,7 +77,7 @@ def kernel_parameters(source: str, name: str) -> list[tuple[str, str]]:
     if not m:
         raise ValueError(f"no kernel {name} in the source")
     found: list[tuple[str, str]] = []
-    for parameter in _split(blank_comments(source[m.end() : end_of(source, m.end(), ")")])):
+    for parameter in split(blank_comments(source[m.end() : end_of(source, m.end(), ")")])):
         declaration, _, attribute = parameter.partition("[[")
         given = attribute.rpartition("]]")[0].split(",")[0].strip()
         implied = f"buffer({sum('buffer' in a for _, a in found)})"  # Metal numbers them in order

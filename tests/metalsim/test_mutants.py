@@ -38,7 +38,9 @@ def test_every_barrier_fence_comparison_and_index_is_mutated() -> None:
 
 
 def test_sizes_and_template_arguments_are_not_mutated() -> None:
-    assert not list(mutants("threadgroup float a[4], b[8];\nvec<float, 4> v;\nfloat x[N][M];\n// y < z[1]\n"))
+    sizes = "threadgroup float a[4], b[8];\nvec<float, 4> v;\nfloat x[N][M], y = 0, z[2];\n// y < z[1]\n"
+    assert not list(mutants(sizes))
+    assert len(list(mutants("float x = y[0], z = y[x[1]];\n"))) == 3
 
 
 def test_an_index_in_an_index_is_two() -> None:
