@@ -197,11 +197,13 @@ def arguments(doc: str, work: str) -> argparse.Namespace:
 
 
 def write_results(name: str, found: Mapping[str, Any], began: float) -> None:
-    """results/<name>.json: with it, what it was run with."""
+    """results/<name>.json: with it, what it was run with. The minutes are of this process; what it found done
+    is not in them."""
     head = {
         "command": " ".join(["python", f"benchmarks/mgrd/{name}.py", *sys.argv[1:]]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "minutes": round((time.monotonic() - began) / 60, 1),
+        "cpu_minutes": round(time.process_time() / 60, 1),
         "versions": {"python": platform.python_version(),
                      **{p: version(p) for p in ("mlx", "mlx-lm", "numpy", "mlx-audio-r1")}},
         "machine": f"{platform.machine()}, CPU",

@@ -2,7 +2,7 @@
 
     python benchmarks/mgrd/rewards.py [--work FOLDER] [--seeds 0 1 2]
 
-The cold start is bad on purpose: nano imitates notes that are true and conclusions of which 55 % are not.
+The cold start is bad on purpose: nano imitates notes that are true and conclusions of which 60 % are not.
 What it hears is in the note, so the rewards alone can tell it how to conclude. Held out: other clips, half
 of them asked in words that no training question has. About 30 minutes of one core.
 """
@@ -32,8 +32,8 @@ from common import (
     write_results,
 )
 
-TASKS = ("register", "louder", "source", "last", "loudness", "noisy")
-WRONG, COLD_STEPS, STEPS, RATE = 0.55, 60, 16, 2e-3
+TASKS = ("register", "source", "loudness")
+WRONG, COLD_STEPS, STEPS, RATE = 0.6, 45, 12, 2e-3
 ARMS: dict[str, tuple[str, type[RLCourse]]] = {
     "ppo": ("ppo", RLCourse), "grpo": ("grpo", RLCourse), "rloo": ("rloo", RLCourse),
     "ppo, shuffled": ("ppo", ShuffledRewards),
@@ -44,14 +44,14 @@ SHOWN = ("reward", "accuracy", "reasoning", "entropy", "thinking_length", "updat
 def prepared(work: Path, seed: int) -> tuple[Path, Path]:
     """The folder of a seed's questions, and its cold start."""
     apart = seed * 10_000
-    cold = write_questions(work / f"cold-{seed}", Questions(TASKS, 300, COLD + apart), noisy(WRONG))
+    cold = write_questions(work / f"cold-{seed}", Questions(TASKS, 210, COLD + apart), noisy(WRONG))
     train = write_questions(work / f"train-{seed}", Questions(TASKS, 8 * STEPS, TRAIN + apart))
-    return train, cold_start(work, cold, f"start-{seed}", seed, COLD_STEPS)
+    return train, cold_start(work, cold, f"start-{seed}", seed, COLD_STEPS, learning_rate=3e-3)
 
 
 def run(work: Path, seed: int) -> list[dict[str, Any]]:
     """The four arms of a seed, from one cold start."""
-    held_out = write_questions(work / "held-out", Questions(TASKS, 96, HELD_OUT, held_out=0.5))
+    held_out = write_questions(work / "held-out", Questions(TASKS, 72, HELD_OUT, held_out=0.5))
     train, start = prepared(work, seed)
     before = measure(work, start, held_out, seed)
     tell("seed", seed, "before", before)
@@ -86,7 +86,7 @@ def main() -> None:
     write_results("rewards", {
         "seeds": seeds,
         "settings": {"tasks": TASKS, "wrong_conclusions": WRONG, "cold_start_steps": COLD_STEPS, "steps": STEPS,
-                     "learning_rate": RATE, "prompts": 8, "samples": 8, "held_out": 96, "measured_replies": 2},
+                     "learning_rate": RATE, "prompts": 8, "samples": 8, "held_out": 72, "measured_replies": 2},
         "summary": table, "runs": runs,
     }, began)  # fmt: skip
     print("| arm | reward before | after | accuracy before | after | greedy before | after |")
