@@ -12,7 +12,7 @@ ORDERS = ("forward", "reverse", "random")
 
 @dataclass(frozen=True)
 class Options:
-    check: bool = True                  # False: only run, about three times as fast
+    check: bool = True                  # False: only run, several times as fast
     lint: bool = False                  # also what Apple's compiler would refuse
     order: Literal["forward", "reverse", "random"] = "forward"  # of lanes, simdgroups and threadgroups
     seed: int = 0                       # of the random order and of fast_ulps
