@@ -38,7 +38,8 @@ _VERB = (
     r"(?:hear(?:ing)?|listen(?:ing)?(?:\s+to)?|process(?:ing)?|access(?:ing)?|play(?:ing)?(?:\s+back)?"
     r"|analy[sz](?:e|ing)|perceiv(?:e|ing)|receiv(?:e|ing)|open(?:ing)?|decod(?:e|ing)|handl(?:e|ing))"
 )
-_BESIDE = rf"(?:{_VERB}|(?:see|view|watch|read|understand|interpret)(?:ing)?(?:{_GAP}(?:images?|pictures?|videos?|files?))?)"
+_PICTURES = rf"(?:{_GAP}(?:images?|pictures?|videos?|files?))?"
+_BESIDE = rf"(?:{_VERB}|(?:see|view|watch|read|understand|interpret)(?:ing)?{_PICTURES})"
 _OF = (
     r"(?:the|your|this|that|any|an?|such|these|those|actual|actually|real|raw|uploaded|attached|provided|given"
     r"|directly|live|contents?|of|or|and|recorded|external|embedded|user(?:'s)?|to|audio|sound|voice|mp3|wav"

@@ -165,7 +165,8 @@ def test_aggregations_by_hand_and_over_micro_batches(model, logp, aggregation):
     assert sum(t.item() for t, _, _ in parts) == pytest.approx(total.item(), rel=1e-5)
     together = {name: max if name.startswith("max_") else sum for name in sums}
     for name, value in sums.items():
-        assert together[name](s[name].item() for *_, s in parts) == pytest.approx(value.item(), rel=1e-4, abs=1e-6), name
+        whole = together[name](s[name].item() for *_, s in parts)
+        assert whole == pytest.approx(value.item(), rel=1e-4, abs=1e-6), name
 
 
 def test_statistics_are_means_of_tokens(model, logp):
