@@ -4,9 +4,10 @@
 
 Nano never denies, so a base that does is made on purpose: SFT on questions that ask to listen, 30 % of whose
 replies deny, mixed with questions of the world. It answers in English, whatever it is asked in. Then, as the
-paper does: SFT on the base's own replies that do not deny, and DPO of what came out, own replies against
-denials. Every model answers the same held-out questions about held-out clips once, at temperature 1, half in
-English and half in Chinese, and greedily the same questions of the world, to see what it forgot.
+paper does: SFT on the base's own replies that do not deny (a control learns as many as they come), and DPO of
+what came out, own replies against denials. Every model answers the same held-out questions about held-out
+clips once, at temperature 1, half in English and half in Chinese, and greedily the same questions of the
+world, to see what it forgot.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from mlx_audio_r1.train.ranks import Ranks
 from mlx_audio_r1.train.recipes import RECIPES
 from mlx_audio_r1.train.replies import with_reasoning
 from mlx_audio_r1.train.rollouts import Rollout, RolloutFile, sample_rollouts
-from mlx_audio_r1.train.row_writer import write_rows
+from mlx_audio_r1.train.row_writer import row_as_json, write_rows
 from mlx_audio_r1.train.rows import read_rows
 from mlx_audio_r1.train.run import fine_tune
 
@@ -212,6 +213,10 @@ def once(seed: int, work: Path) -> dict[str, Any]:
     sampled = replies(work, base, own, seed, SAMPLES)
     rows = distilled(sampled)
     write_rows(work / "distilled-data" / "train.jsonl", rows)
+    write_rows(work / "unfiltered-data" / "train.jsonl", unfiltered(sampled, len(rows), seed))
+    control = mended(work, "sft", work / "unfiltered-data", "unfiltered", base, seed, **DISTIL)
+    found["control: as many unfiltered replies"] = measured(work, control, seed)
+    tell("control", found["control: as many unfiltered replies"])
     distil = mended(work, "sft", work / "distilled-data", "distilled", base, seed, **DISTIL)
     found["after filtered self-distillation"] = {**measured(work, distil, seed), "learnt": fates(sampled)}
     tell("distilled", found["after filtered self-distillation"])
@@ -224,6 +229,13 @@ def once(seed: int, work: Path) -> dict[str, Any]:
     found["after DPO"] = {**measured(work, dpo, seed), "learnt": fates(sampled), "pairs_rejected_by": dict(by)}
     tell("dpo", found["after DPO"])
     return found
+
+
+def unfiltered(sampled: Sequence[JudgedReply], count: int, seed: int) -> list[dict[str, Any]]:
+    """As many rows of replies as they come, denials and all."""
+    whole = [r for r in sampled if r.finished and r.answer.strip()]
+    chosen = np.random.default_rng([seed, 2]).permutation(len(whole))[:count]
+    return [row_as_json(whole[i].row, reply=whole[i].text) for i in sorted(chosen)]
 
 
 def fates(sampled: Sequence[JudgedReply]) -> dict[str, int]:
