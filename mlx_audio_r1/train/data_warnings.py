@@ -126,7 +126,7 @@ def _common_answer(split: Split) -> Iterator[str]:
 
 def _heavy_row(split: Split) -> Iterator[str]:
     total = sum(count for count, _ in split.learnt)
-    if len(split.learnt) >= ENOUGH:
+    if total and len(split.learnt) >= ENOUGH:  # of questions without a reply nothing is learnt
         most, where = max(split.learnt)
         if most / total >= HEAVY_ROW:
             yield f"{most / total:.0%} of what is learnt stands in one row, {where} ({most:,} tokens)"

@@ -52,6 +52,12 @@ def told(faults, kind):
     return [(f.where.rpartition("/")[2], f.text) for f in faults if f.kind == kind]
 
 
+def test_questions_without_replies_are_checked_too(found):
+    rows = [{"prompt": f"<audio>Question {i}?", "solution": str(i), "audios": ["b.wav"]} for i in range(40)]
+    report = found(rows)
+    assert report.ok and report.splits["train"].rows == 40
+
+
 def test_what_is_sound_is_counted(found):
     rows = [asked("Q", GOOD, "a.wav", "b.wav"), asked("Q?", "A", "long.wav"), asked("2 + 2", "4"),
             {"prompt": "<audio>", "chosen": "A", "rejected": "B", "audios": ["b.wav"]},
