@@ -6,7 +6,7 @@ The cold start mixes reasoned replies with direct ones, as the paper's does with
 does harm, as the paper says of audio models before it: 45 % of the reasoned replies it imitates conclude
 wrongly, the direct ones are right. One arm is paid 0.8 for being right and 0.2 for reasoning (equation
 7), the other for being right alone. The same again with a small cost of length in both, 0.15 for 64 tokens.
-About 10 minutes of one core.
+About 8 minutes of one core.
 """
 
 from __future__ import annotations

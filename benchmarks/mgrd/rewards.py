@@ -4,7 +4,7 @@
 
 The cold start is bad on purpose: nano imitates notes that are true and conclusions of which 60 % are not.
 What it hears is in the note, so the rewards alone can tell it how to conclude. Held out: other clips, half
-of them asked in words that no training question has. About 30 minutes of one core.
+of them asked in words that no training question has. About 16 minutes of one core.
 """
 
 from __future__ import annotations

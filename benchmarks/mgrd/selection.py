@@ -1,6 +1,6 @@
 """Which questions to learn from, after section 6.2 of the paper: moderate ones, failed ones, or any.
 
-    python benchmarks/mgrd/selection.py [--work FOLDER] [--seeds 0 1]
+    python benchmarks/mgrd/selection.py [--work FOLDER] [--seeds 0 1 2]
 
 One cold start answers one pool of questions eight times each. `curate` keeps those it gets right 3 to 6 times
 (moderate), never (failed), or all; from each an equal number, drawn by the seed, is learnt from for as many
@@ -42,7 +42,7 @@ from mlx_audio_r1.train.curate import Curation, curate
 
 MUDDLED, EASY, HARD = ("register", "loudness", "noisy"), ("source", "main"), ("compare", "longer", "contour")
 POOL_TASKS = (*MUDDLED, "source", "order", "count")
-WRONG, COLD_STEPS, POOL, STEPS, RATE = 0.6, 50, 132, 10, 2e-3
+WRONG, COLD_STEPS, POOL, STEPS, RATE = 0.6, 50, 264, 10, 2e-3
 STRATEGIES = ("moderate", "failed", "all")
 SHOWN = ("reward", "accuracy", "norm", "entropy")
 
@@ -134,7 +134,7 @@ def tell_results(seeds: list[int], runs: list[dict[str, Any]], began: float) -> 
 def main() -> None:
     given, began = arguments(__doc__ or "", "mgrd-selection"), time.monotonic()
     runs: list[dict[str, Any]] = []
-    for seed in given.seeds or [0, 1]:
+    for seed in given.seeds or [0, 1, 2]:
         runs += run(given.work, seed)
         tell_results(sorted({r["seed"] for r in runs}), runs, began)
 
