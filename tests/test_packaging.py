@@ -35,6 +35,8 @@ def test_every_module_and_the_nano_checkpoint_are_in_it(wheel):
     for folder, prefix in ((ROOT / "mlx_audio_r1", ""), (ROOT / "cli", "cli/"), (ROOT / "convert", "convert/")):
         for path in folder.rglob("*.py"):
             assert f"mlx_audio_r1/{prefix}{path.relative_to(folder).as_posix()}" in names
+    for path in (ROOT / "mlx_audio_r1" / "kernels" / "metal").iterdir():
+        assert f"mlx_audio_r1/kernels/metal/{path.name}" in names
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         assert f"mlx_audio_r1/nano/checkpoint/{name}" in names
     assert {"mlx_audio_r1/py.typed", "mlx_audio_r1/nano/sample.wav"} <= names
