@@ -40,8 +40,9 @@ def error(got: mx.array, want: np.ndarray) -> float:
     return float(np.abs(exact(got) - want).max(initial=0.0))
 
 
-def assert_as_good(got: mx.array, plain: mx.array, want: np.ndarray) -> None:
-    """At most twice the plain operations' error, which by luck can be less than one rounding of the largest."""
+def assert_as_good(got: mx.array, plain: mx.array, want: np.ndarray, terms: float = 0.0) -> None:
+    """At most twice the plain operations' error, which by luck can be less than one rounding of the largest
+    value, or of the largest of the terms that it is a sum of."""
     assert got.dtype == plain.dtype and got.shape == plain.shape == want.shape
-    rounding = EPSILON[got.dtype] * float(np.abs(want).max(initial=0.0))
+    rounding = EPSILON[got.dtype] * max(terms, float(np.abs(want).max(initial=0.0)))
     assert error(got, want) <= max(2 * error(plain, want), rounding), (error(got, want), error(plain, want))
