@@ -17,8 +17,9 @@ endif
 demo: $(VENV)/installed
 	$(BIN)/audio-r1 ask $(CLIP) -p "Name all sounds in order."
 
+# Two processes, a file at a time, the long files first (tests/conftest.py); sets have one order in both.
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest
+	PYTHONHASHSEED=0 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Parity with PyTorch and transformers; pip, because it honours a local CPU build of torch.
 test-torch: $(VENV)/installed-torch

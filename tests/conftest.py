@@ -21,6 +21,14 @@ from tests.metalsim.fixtures import simulation  # noqa: F401
 GOLDEN = Path(__file__).parent / "golden"
 
 
+LONG_FILES = ("test_rl_proofs.py", "test_safety.py", "mgrd/test_run.py", "test_rl_run.py")  # begin with these
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """So that the end of the suite is short files, and both processes are busy up to it."""
+    items.sort(key=lambda item: not str(item.path).endswith(LONG_FILES))
+
+
 def pytest_report_header() -> str:
     return f"BLAS: {blas.loaded or 'as MLX brings it'}"
 

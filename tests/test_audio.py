@@ -725,7 +725,7 @@ def test_an_abandoned_iterator_stops_its_program(tmp_path, monkeypatch):
         (b"ID3\x04\0\0\0\0\0\x0a" + bytes(10), "nothing but tags"),
         (io.StringIO("text"), "<file>: gives text, not bytes"),
     ],
-    ids=lambda value: repr(value)[:30],
+    ids=lambda value: type(value).__name__ if isinstance(value, io.IOBase) else repr(value)[:30],
 )
 def test_sources_that_are_no_sound(source, words):
     assert words in refused(source)
