@@ -1,7 +1,7 @@
 """Decode attention over a quantised KV cache, without its scores or a dequantised copy in memory.
 
 mlx-lm's way is two quantised products around a softmax: about 5 launches, and scores of H * L * T written and
-read three times. Here it is one launch for a short cache and two for a longer one, which cuts the tokens in
+read twice or more. Here it is one launch for a short cache and two for a longer one, which cuts the tokens in
 splits and merges them; all query heads of a kv head share one reading of its keys and values.
 
 Bytes a layer, with 2-byte scales, H = 40, G_kv = 8, D = 128, T tokens, L = 1, groups of 64:

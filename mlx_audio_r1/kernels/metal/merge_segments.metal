@@ -1,7 +1,7 @@
 // Takes `count` parts of one query row into its running sum, 32 at a time: lane n has the weight of part n.
 template <int D, typename Parts, typename Lse>
 inline void take_in(Parts parts, Lse lse, int count, int row, uint lane,
-                    thread float& top, thread float& sum, thread float* o) {
+                    thread float& top, thread float& sum, thread float (&o)[D / 32]) {
     for (int first = 0; first < count; first += 32) {
         int own = first + int(lane), here = min(32, count - first);
         float mine = own < count ? static_cast<float>(lse[row * count + own]) : -INFINITY;
