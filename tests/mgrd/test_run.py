@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from mlx_audio_r1.train.rollouts import read_rollouts
 from mlx_audio_r1.train.rows import read_rows
 from mlx_audio_r1.train.watch import Silent
 
+START = "from mlx_audio_r1.cli.main import main; main()"
 QUICK = {"samples": 0, "grad_checkpoint": False, "learning_rate": 1e-3, "steps_per_eval": 1_000}
 TOLD = {
     "model": "nano", "rounds": 1, "samples": 2, "max_seq_length": 200, "max_rows": 32, "train": QUICK,
@@ -190,24 +192,30 @@ def test_stopped_again_and_again_it_ends_in_the_same_bits(config, whole, tmp_pat
     assert same(tmp_path / "run", whole)
 
 
+def killed_at_work(command, folder, seconds):
+    """Start the command and kill it so long after its first word; False where it was done before."""
+    began = time.time()
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    journal = folder / "state.json"
+    while process.poll() is None and not (journal.exists() and journal.stat().st_mtime > began):
+        time.sleep(0.01)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+        return False
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return True
+
+
 @pytest.mark.long
 def test_killed_twenty_times_it_ends_in_the_same_bits(config, whole, tmp_path):
     (tmp_path / "mgrd.yaml").write_text(yaml.safe_dump(config.as_dict()))
-    command = [sys.executable, "-m", "mlx_audio_r1.cli.main", "mgrd", "run", str(tmp_path / "mgrd.yaml"), "-o",
+    command = [sys.executable, "-c", START, "mgrd", "run", str(tmp_path / "mgrd.yaml"), "-o",
                str(tmp_path / "run")]  # fmt: skip
     draw, kills, phases = random.Random(0), 0, set()
-    while kills < 20:
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + draw.uniform(3, 9)  # starting takes 2 s
-        while process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        if process.poll() is not None:
-            break
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    while kills < 20 and killed_at_work(command, tmp_path / "run", draw.uniform(0.0, 1.5)):
         kills += 1
-        if (tmp_path / "run/state.json").exists():
-            phases |= {p.name for p in status(tmp_path / "run").phases if p.state == "running"}
+        phases |= {p.name for p in status(tmp_path / "run").phases if p.state == "running"}
     subprocess.run(command, check=True, capture_output=True)
     assert kills >= 8 and len(phases) >= 4
     assert decided(tmp_path / "run") == decided(whole)
