@@ -289,3 +289,11 @@ def test_the_rewards_of_sound_and_text_are_mixed(whole):
         expected = 0.8 * right + 0.2 * reasoned if rows[r.prompt].sounds else right
         assert r.reward == pytest.approx(0.0 if r.truncated else expected)
     assert metrics.read(whole / "rounds/1/rl")[-1]["step"] == 2
+
+
+def test_the_file_of_the_documentation_is_one(tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "mgrd.md").read_text()
+    (tmp_path / "mgrd.yaml").write_text(text.split("```yaml\n")[1].split("```")[0])
+    config = read_config(tmp_path / "mgrd.yaml")
+    assert config.rounds == 2 and config.training("rl", config.rl).value == "lora"
+    assert [phase.name for phase in phases_of(config)][:3] == ["0/sft", "0/rl", "0/measure"]
