@@ -1,0 +1,169 @@
+"""Sampling: who can be drawn, exactly; how often, and which number draws whom, against float64 and mlx-lm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx_lm.sample_utils import apply_min_p, apply_top_k, apply_top_p
+
+from mlx_audio_r1.kernels import sample as op
+from tests.kernels.grid import DTYPES, ORDERS, cases, exact, noise
+from tests.metalsim import options
+from tests.metalsim.simulate import Simulation
+
+EVERY = {"temperature": 1.0, "top_p": 1.0, "min_p": 0.0, "top_k": 0}
+FILTERS = ({}, {"top_p": 0.8}, {"min_p": 0.05}, {"top_k": 5}, {"top_p": 0.9, "min_p": 0.02, "top_k": 6},
+           {"top_p": 0.95, "temperature": 0.7})
+
+
+def distribution(row: np.ndarray, temperature: float, top_p: float, min_p: float, top_k: int) -> np.ndarray:
+    """Probabilities of the tokens; of equal ones the lower number comes first."""
+    order = np.argsort(-row, kind="stable")
+    weight = np.exp(row - row.max())
+    keep = row > -np.inf
+    if 0 < top_p < 1:
+        above = np.array([weight[row > v].sum() for v in row])
+        keep &= above < top_p * weight.sum()
+    if min_p > 0:
+        keep &= row >= row.max() + np.log(min_p)
+    if 0 < top_k < len(row):
+        keep &= np.isin(np.arange(len(row)), order[:top_k])
+    p = np.where(keep, np.exp((row - row.max()) / temperature), 0)
+    return p / p.sum()
+
+
+def assert_drawn(tokens: mx.array, logprobs: mx.array, uniform: mx.array, **given: Any) -> None:
+    """A token's stretch of the distribution holds its number, up to the rounding of a sum."""
+    assert tokens.dtype == mx.uint32
+    for token, row, u in zip(tokens.tolist(), exact(logprobs), uniform.tolist(), strict=True):
+        p = distribution(row, **given)
+        reached = np.cumsum(p)
+        assert p[token] > 0
+        assert reached[token] - p[token] - 1e-5 <= u <= reached[token] + 1e-5
+
+
+def drawn(side: Any, logprobs: mx.array, uniform: mx.array, **given: Any) -> mx.array:
+    return side(logprobs, uniform, **{**EVERY, **given})
+
+
+def arrays(batch: int, size: int, dtype: mx.Dtype, seed: int = 1) -> tuple[mx.array, mx.array]:
+    return noise((batch, size), dtype, seed, scale=2.0), mx.random.uniform(shape=(batch,), key=mx.random.key(9))
+
+
+@pytest.mark.parametrize(("size", "batch", "dtype"), cases())
+def test_a_number_draws_the_token_it_falls_on(simulation: Simulation, size: int, batch: int,
+                                              dtype: mx.Dtype) -> None:
+    logprobs, uniform = arrays(batch, size, dtype)
+    for given in (FILTERS[0], FILTERS[4]) if size > 100 else FILTERS:
+        expected = drawn(op.reference, logprobs, uniform, **given)
+        assert_drawn(expected, logprobs, uniform, **{**EVERY, **given})
+        for order in ORDERS if given == FILTERS[4] else ORDERS[2:]:
+            with options(**order):
+                got = drawn(op.launch, logprobs, uniform, **given)
+            assert_drawn(got, logprobs, uniform, **{**EVERY, **given})
+            assert simulation.last.findings == []
+
+
+@pytest.mark.parametrize("given", FILTERS, ids=str)
+def test_the_support_is_mlx_lm_s_exactly(simulation: Simulation, given: dict[str, float]) -> None:
+    """Every token that a number can reach, and no other: 150 numbers over 24 tokens, all in one launch."""
+    row = mx.array(np.random.default_rng(2).permutation(np.linspace(0, -2.5, 24)).astype(np.float32))[None]
+    row = row - mx.logsumexp(row)
+    many, uniform = mx.broadcast_to(row, (150, 24)), (mx.arange(150) + 0.5) / 150
+    got = drawn(op.launch, many, uniform, **given)
+    masked = row
+    for apply, name in ((apply_top_p, "top_p"), (apply_min_p, "min_p"), (apply_top_k, "top_k")):
+        masked = apply(masked, given[name]) if name in given else masked
+    support = {i for i, x in enumerate(masked[0].tolist()) if x > -np.inf}
+    assert set(got.tolist()) == support
+    assert mx.array_equal(op.kept(row, **{k: v for k, v in {**EVERY, **given}.items() if k != "temperature"}),
+                          masked > -mx.inf)
+    p = np.asarray(mx.softmax(masked[0] / given.get("temperature", 1.0)))
+    counts = np.bincount(np.asarray(got), minlength=24)
+    assert np.abs(counts - 150 * p).max() < 2  # evenly spaced numbers: each token's share, up to its ends
+
+
+def test_the_distribution_is_mlx_lm_s(simulation: Simulation) -> None:
+    """Chi-square of 800 random draws; by chance one seed in 10,000 fails, and this one is fixed."""
+    from scipy.stats import chisquare
+
+    row = noise((1, 20), mx.float32, 3)
+    given = {"top_p": 0.9, "top_k": 9, "temperature": 1.3}
+    uniform = mx.random.uniform(shape=(800,), key=mx.random.key(4))
+    with options(check=False):
+        got = drawn(op.launch, mx.broadcast_to(row, (800, 20)), uniform, **given)
+    masked = apply_top_k(apply_top_p(row, 0.9), 9)[0] * (1 / 1.3)
+    p = np.asarray(mx.softmax(masked), np.float64)
+    counts = np.bincount(np.asarray(got), minlength=20)
+    assert counts[p == 0].sum() == 0
+    assert chisquare(counts[p > 0], 800 * p[p > 0] / p.sum()).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("side", [op.launch, op.reference], ids=["kernel", "plain"])
+def test_equal_tokens(simulation: Simulation, side: Any) -> None:
+    """bfloat16 has many: of the last of the top_k the lower numbers stay, of the nucleus' last all."""
+    row = mx.array([0.0, 1.0, 0.0, 1.0, 0.0, -1.0] * 10, mx.bfloat16)[None]
+    numbers = (mx.arange(80) + 0.5) / 80
+    many = mx.broadcast_to(row, (80, 60))
+    top = set(drawn(side, many, numbers, top_k=23).tolist())
+    assert top == {i for i in range(60) if i % 6 in (1, 3)} | {0, 2, 4}
+    zeros = mx.array([0.0, -0.0, 0.0, -0.0, -1.0, -1.0])[None]
+    assert set(drawn(side, mx.broadcast_to(zeros, (9, 6)), numbers[::9], top_k=3).tolist()) == {0, 1, 2}
+    nucleus = set(drawn(side, many, numbers, top_p=0.5, temperature=0.5).tolist())
+    assert nucleus == {i for i in range(60) if i % 6 in (1, 3)}
+
+
+@pytest.mark.parametrize("side", [op.launch, op.reference], ids=["kernel", "plain"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_first_last_and_masked_tokens(simulation: Simulation, side: Any, dtype: mx.Dtype) -> None:
+    row = mx.array([-np.inf, 0.0, -np.inf, 1.0, 2.0] + [-np.inf] * 60)
+    many, numbers = mx.broadcast_to(row, (3, 65)).astype(dtype), mx.array([0.0, 0.5, 1 - 2**-24])
+    for given in FILTERS:
+        got = drawn(side, many, numbers, **{**given, "min_p": 0.0, "top_p": 1.0})
+        assert got.tolist() == ([1, 4, 4])
+    assert drawn(side, many, numbers, top_k=1).tolist() == [4, 4, 4]
+    assert drawn(side, many, numbers, top_p=1e-6).tolist() == [4, 4, 4]
+    assert drawn(side, many, numbers, min_p=1.0).tolist() == [4, 4, 4]
+
+
+@pytest.mark.parametrize(("given", "passes"), [({}, 2), ({"top_p": 0.9}, 11), ({"top_k": 7}, 11),
+                                               ({"top_p": 0.9, "min_p": 0.1, "top_k": 7}, 20)])
+def test_bytes_are_those_of_the_docstring(simulation: Simulation, given: dict[str, float], passes: int) -> None:
+    size, spans = 1500, 16
+    logprobs, uniform = arrays(2, size, mx.float16)
+    drawn(op.launch, logprobs, uniform, **given)
+    read = simulation.last.traffic["logprobs"].read - 2 * passes * size * 2
+    assert 0 < read <= 2 * 2 * (size // spans // 32 + 1) * 32
+    assert simulation.last.traffic["token"].written == 8
+    assert simulation.count("sample") == 1
+
+
+def test_a_vocabulary_of_158720(simulation: Simulation) -> None:
+    logprobs, uniform = arrays(1, 158_720, mx.float32)
+    given = {**EVERY, "top_k": 50, "min_p": 0.01}
+    with options(check=False):
+        assert_drawn(op.launch(logprobs, uniform, **given), logprobs, uniform, **given)
+
+
+def test_slices_and_transposes(simulation: Simulation) -> None:
+    base, uniform = noise((80, 6), mx.float32, 1), mx.random.uniform(shape=(12,), key=mx.random.key(2))[::2]
+    given = {**EVERY, "top_p": 0.9}
+    assert_drawn(op.launch(base.T[:, ::2], uniform, **given), base.T[:, ::2], uniform, **given)
+
+
+def test_what_does_not_fit() -> None:
+    logprobs, uniform = arrays(2, 8, mx.float32)
+    assert op.fits(logprobs, uniform, **EVERY)
+    assert not op.fits(logprobs, uniform, **{**EVERY, "temperature": 0.0})
+    assert not op.fits(logprobs[0], uniform, **EVERY)
+    assert not op.fits(logprobs, uniform[:1], **EVERY)
+    assert not op.fits(logprobs[:0], uniform[:0], **EVERY)
+
+
+def test_off_metal_the_reference_runs() -> None:
+    logprobs, uniform = arrays(2, 33, mx.float32)
+    assert mx.array_equal(op.sample(logprobs, uniform, top_p=0.9),
+                          op.reference(logprobs, uniform, **{**EVERY, "top_p": 0.9}))
