@@ -85,7 +85,8 @@ def text_rl(work: Work) -> None:
         raise DataError(f"{work.config.data}: no question without sound in train.jsonl: leave text_rl out")
     data = work.round(0) / SELECTED
     write_rows(data / "train.jsonl", map(row_as_json, rows))
-    work.train("rl", data, work.round(0) / "rl", work.policy(0), work.config.text_rl or {})
+    start = work.round(0) / "sft" if work.config.cold_start is not None else None
+    work.train("rl", data, work.round(0) / "rl", start, work.config.text_rl or {})
 
 
 # ---- a round

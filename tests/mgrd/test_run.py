@@ -222,6 +222,21 @@ def test_killed_twenty_times_it_ends_in_the_same_bits(config, whole, tmp_path):
     assert same(tmp_path / "run", whole)
 
 
+@pytest.mark.parametrize("cold", [True, False])
+def test_rl_on_text_goes_on_from_where_it_was_killed(config, tmp_path, cold):
+    """When it is killed its adapter is there already, and must not be what it begins with."""
+    text = {"iters": 2, "batch_size": 1, "group_size": 2, "save_every": 1, "max_completion_length": 8}
+    told = replace(config, text_rl=text, cold_start=config.cold_start if cold else None)
+    run(told, tmp_path / "run", until="0/rl")
+    state = json.loads((tmp_path / "run/state.json").read_text())
+    for phase in state["phases"]:
+        phase["state"] = "running" if phase["name"] == "0/rl" else phase["state"]
+    (tmp_path / "run/state.json").write_text(json.dumps(state))
+    run(told, tmp_path / "run", until="0/rl")
+    begun = json.loads((tmp_path / "run/rounds/0/rl/train_config.json").read_text())["resume_adapter_file"]
+    assert begun == (str(tmp_path / "run/rounds/0/sft/adapters.safetensors") if cold else None)
+
+
 def test_more_rounds_may_be_added_and_nothing_else_changed(config, tmp_path):
     run(config, tmp_path / "run", until="1/select")
     for changed, words in (({"samples": 4}, "another samples"), ({"rounds": 0}, "has 1 rounds"),
