@@ -312,3 +312,22 @@ def test_the_file_of_the_documentation_is_one(tmp_path):
     config = read_config(tmp_path / "mgrd.yaml")
     assert config.rounds == 2 and config.training("rl", config.rl).value == "lora"
     assert [phase.name for phase in phases_of(config)][:3] == ["0/sft", "0/rl", "0/measure"]
+
+
+def test_questions_that_are_guessed_without_the_sound_are_left_out(config, tmp_path):
+    """Of two answers one is guessed half of the time, of many hardly ever; a sum has no sound to leave out."""
+    wanted = {"perception": "silence", "silent_samples": 3, "most_silent": 0.0}
+    cheap = {**TOLD["measure"], "gain": False, "direct": False, "silence": False}
+    told = replace(config, cold_start=None, select=wanted, measure=cheap)
+    run(told, tmp_path / "run", until="1/select")
+    folder = tmp_path / "run/rounds/1"
+    replies = read_rollouts(folder / "silent/rollouts.jsonl")
+    fates = [json.loads(line) for line in (folder / "selected.jsonl").read_text().splitlines()]
+    assert len(replies) == 4 * 3 and len(fates) == 4 and not any(r.thinking for r in replies)
+    for number, fate in enumerate(fates, start=1):
+        right = sum(r.scores["correct"] for r in replies if r.prompt == f"train.jsonl:{number}")
+        assert fate["chosen"] == (right == 0) and fate["why"] == f"{right / 3:.0%} right without the sound"
+    chosen = {fate["where"] for fate in fates if fate["chosen"]}
+    rows = list(read_rows(folder / "selected/train.jsonl"))
+    assert {row.columns["asked_in"] for row in rows if row.sounds} == chosen
+    assert sum(not row.sounds for row in rows) == 1
