@@ -47,6 +47,7 @@ def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mgrd-data")
     plan = WorldPlan(train=4, valid=2, arithmetic=1, tasks=("register", "source"), choice=False)
     write_world(folder / "questions", plan)
+    write_world(folder / "text", WorldPlan(train=0, valid=0, arithmetic=2, form="sft", seed=6))
     write_world(folder / "replies", replace(plan, train=4, valid=0, arithmetic=0, form="sft", seed=5))
     return folder
 
@@ -54,7 +55,8 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def config(data):
     cold = {**TOLD["cold_start"], "data": str(data / "replies")}
-    return MGRDConfig(**{**TOLD, "data": str(data / "questions"), "cold_start": cold})
+    told = {"data": str(data / "questions"), "text": str(data / "text"), "cold_start": cold}
+    return MGRDConfig(**{**TOLD, **told})
 
 
 @pytest.fixture(scope="module")
@@ -107,9 +109,11 @@ def test_every_sample_is_decided_and_the_kept_ones_are_learnt(whole):
     assert all(rollouts[d.key].scores["correct"] == 1 for d in found if d.kept)
     learnt = list(read_rows(folder / "sft_data/train.jsonl"))
     kept = [rollouts[d.key] for d in found if d.kept]
-    assert [row.reply for row in learnt] == [
+    assert [row.reply for row in learnt if row.sounds] == [
         f"<think>\n{r.thinking.strip()}\n</think>\n{r.answer.strip()}" for r in kept
     ]
+    text = [row for row in learnt if not row.sounds]  # equation 5: the original text reasoning beside them
+    assert len(text) == 2 and all("<think>" in row.reply for row in text)
 
 
 def test_curation_counts_the_samples_there_are(whole):
