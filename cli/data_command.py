@@ -4,30 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from importlib import import_module
 from typing import Any
 
 import click
+
+from mlx_audio_r1.cli.lazy_group import LazyGroup
 
 SUBCOMMANDS = {  # name -> module that has a command of this name
     "check": "data_command", "world": "world_command", "curate": "curate_command",
 }  # fmt: skip
 
 
-class _DataGroup(click.Group):
-    """Finds a subcommand's module when it is asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(SUBCOMMANDS)
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in SUBCOMMANDS:
-            return None
-        command: click.Command = getattr(import_module(f"mlx_audio_r1.cli.{SUBCOMMANDS[name]}"), name)
-        return command
-
-
-@click.group("data", cls=_DataGroup)
+@click.group("data", cls=LazyGroup, modules=SUBCOMMANDS)
 def data() -> None:
     """Look after the rows that training learns from, or make them.
 

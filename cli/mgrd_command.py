@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import json
-from importlib import import_module
 
 import click
+
+from mlx_audio_r1.cli.lazy_group import LazyGroup
 
 SUBCOMMANDS = {"run": "mgrd_run_command", "status": "mgrd_command", "report": "mgrd_command"}  # name -> module
 
 
-class _MgrdGroup(click.Group):
-    """Finds a subcommand's module when it is asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(SUBCOMMANDS)
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in SUBCOMMANDS:
-            return None
-        command: click.Command = getattr(import_module(f"mlx_audio_r1.cli.{SUBCOMMANDS[name]}"), name)
-        return command
-
-
-@click.group("mgrd", cls=_MgrdGroup)
+@click.group("mgrd", cls=LazyGroup, modules=SUBCOMMANDS)
 def mgrd() -> None:
     """Modality-Grounded Reasoning Distillation: how far a run is, and what came out of it.
 
