@@ -23,7 +23,6 @@ import mlx.core as mx
 from mlx_audio_r1.adapters import settle
 from mlx_audio_r1.batch import Draft, Engine
 from mlx_audio_r1.errors import DataError, TrainingError
-from mlx_audio_r1.files import disk_errors
 from mlx_audio_r1.generate import Settings
 from mlx_audio_r1.models.adapter_layers import adapted
 from mlx_audio_r1.models.step_audio_r1 import Model
@@ -32,6 +31,7 @@ from mlx_audio_r1.train.batches import collate
 from mlx_audio_r1.train.examples import Example
 from mlx_audio_r1.train.features import Features
 from mlx_audio_r1.train.forward import embedded
+from mlx_audio_r1.train.record_file import RecordFile
 
 FORMAT = 1  # of the file
 WAITING = 2  # replies that wait for a row before the next prompt is read
@@ -102,7 +102,7 @@ class Rollout:
 Judge = Callable[[Example, Rollout], Rollout]  # gives it back with its reward and scores
 
 
-class RolloutFile:
+class RolloutFile(RecordFile[Rollout]):
     """The rollouts of one phase: a line that says which, then one for each.
 
     policy: anything that tells the weights apart; rollouts of others are never mixed in. Raises
@@ -110,59 +110,12 @@ class RolloutFile:
     """
 
     def __init__(self, path: Path, config: RolloutConfig, step: int = 0, policy: str = ""):
-        self.path, self.step = path, step
-        self.found: dict[tuple[str, int], Rollout] = {}
-        self._head = {
+        self.step = step
+        head = {
             "rollouts": FORMAT, "step": step, "seed": config.seed, "max_tokens": config.max_tokens,
             "kv_bits": config.kv_bits, "temperature": config.temperature, "policy": policy,
         }  # fmt: skip
-        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-        with disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            whole = self._read(lines)
-            if whole == 0:
-                path.write_text(_line(self._head), encoding="utf-8")
-            elif whole < sum(map(len, lines)):
-                with path.open("rb+") as file:
-                    file.truncate(whole)
-
-    def _read(self, lines: Sequence[bytes]) -> int:
-        """Bytes up to the first line that a kill left torn; what stood behind it is sampled again."""
-        if not lines or not self._is_of_this_phase(lines[0]):
-            return 0
-        size = len(lines[0])
-        for line in lines[1:]:
-            try:
-                rollout = Rollout.from_dict(json.loads(line if line.endswith(b"\n") else b""))
-            except (ValueError, KeyError, TypeError):
-                break
-            self.found[rollout.key] = rollout
-            size += len(line)
-        return size
-
-    def _is_of_this_phase(self, line: bytes) -> bool:
-        """False where a kill tore the first line. Raises TrainingError for any other file."""
-        if not line.endswith(b"\n") and _line(self._head).encode().startswith(line):
-            return False
-        try:
-            head = json.loads(line)
-        except ValueError:
-            head = None
-        if not isinstance(head, dict) or "rollouts" not in head:
-            raise TrainingError(f"{self.path}: no file of rollouts; move it away")
-        other = next((key for key, value in self._head.items() if head.get(key) != value), None)
-        if other is not None:
-            raise TrainingError(
-                f"{self.path}: sampled with another {other} ({head.get(other)!r}, now {self._head[other]!r}); "
-                "move it away to sample anew"
-            )
-        return True
-
-    def append(self, rollout: Rollout) -> None:
-        """Add a line, at once."""
-        with disk_errors(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(_line(rollout.as_dict()))
-        self.found[rollout.key] = rollout
+        super().__init__(path, head, Rollout.from_dict, _another)
 
     def missing(self, prompt: str, samples: int) -> list[int]:
         """Numbers of the samples that are not there."""
@@ -298,5 +251,7 @@ def _rollout(draft: Draft, prompt: Example, step: int) -> Rollout:
     )  # fmt: skip
 
 
-def _line(values: Mapping[str, Any]) -> str:
-    return json.dumps(values, ensure_ascii=False) + "\n"
+def _another(found: Mapping[str, Any], head: Mapping[str, Any]) -> str:
+    """What these rollouts were sampled with, where it was another one."""
+    name = next((key for key, value in head.items() if found.get(key) != value), None)
+    return f"sampled with another {name} ({found.get(name)!r}, now {head[name]!r})" if name else ""
