@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mlx_audio_r1.errors import AudioR1Error
 from mlx_audio_r1.files import write_file
 from mlx_audio_r1.mgrd.run_files import STATE, read_object
 
@@ -59,7 +60,7 @@ class Journal:
         except (Stopped, KeyboardInterrupt):
             self._ended(phase, "waiting", "stopped")
             raise
-        except Exception as error:
+        except (AudioR1Error, RuntimeError, OSError) as error:  # any other is a bug, and looks like a kill
             self._ended(phase, "failed", (str(error).splitlines() or [type(error).__name__])[0])
             raise
         phase["done"] = phase["total"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -100,14 +100,15 @@ class _Measures:
             found["budgets"] = {str(n): self._at(n, replies) for n in self.settings.lengths}
         return found
 
-    def _replies(self, name: str, prompts: Sequence[Example], **more: Any) -> list[Rollout]:
+    def _replies(self, name: str, prompts: Sequence[Example], **sets: Any) -> list[Rollout]:
+        """sets: what of the questions is another one here, features or judge."""
         path = self.folder / FOLDER / f"{name}.jsonl"
-        return self.work.sample(self.r1, self.sets, prompts, path, self.greedy, **more)
+        return self.work.sample(self.r1, replace(self.sets, **sets), prompts, path, self.greedy)
 
     def _direct(self) -> list[Rollout]:
         rows = [self.sets.judge.rows[prompt.name] for prompt in self.prompts]
         prompts = [self.sets.maker.prompt(row, thinking=False) for row in rows]
-        return self._replies("direct", prompts, judge=self.sets.judge.direct(), thinking=False)
+        return self._replies("direct", prompts, judge=self.sets.judge.direct())
 
     def _silent(self) -> list[Rollout]:
         silent = Silence(self.r1.model, self.sets.features)
@@ -129,7 +130,7 @@ class _Measures:
         whole = [r for r in replies if r.thinking_tokens <= budget]
         cut = [cut_short(by_name[r.prompt], r, budget, self.r1.tokenizer) for r in replies if r not in whole]
         direct = self.sets.judge.direct()
-        answers = self._replies(f"budget-{budget}", cut, judge=direct, thinking=False) if cut else []
+        answers = self._replies(f"budget-{budget}", cut, judge=direct) if cut else []
         return _correct([*whole, *answers])
 
     def _shown(self, replies: Sequence[Rollout]) -> list[Mapping[str, Any]]:

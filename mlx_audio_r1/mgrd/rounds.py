@@ -11,7 +11,7 @@ any moment and run again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -200,10 +200,8 @@ def _silent(work: Work, number: int, rows: Sequence[Row]) -> dict[str, list[floa
         sets = work.questions(r1, folder, folder)
         prompts = [sets.maker.prompt(sets.judge.rows[name], thinking=False) for name in names]
         config = work.rollouts(samples=work.config.selection.silent_samples)
-        rollouts = work.sample(
-            r1, sets, prompts, folder / ROLLOUTS, config, features=Silence(r1.model, sets.features),
-            judge=sets.judge.direct(), thinking=False,
-        )  # fmt: skip
+        silent = replace(sets, features=Silence(r1.model, sets.features), judge=sets.judge.direct())
+        rollouts = work.sample(r1, silent, prompts, folder / ROLLOUTS, config)
     found: dict[str, list[float]] = {}
     for rollout in rollouts:
         found.setdefault(names[rollout.prompt], []).append(rollout.scores["correct"])

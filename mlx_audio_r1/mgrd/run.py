@@ -22,7 +22,7 @@ from mlx_audio_r1.mgrd.journal import Journal, Stopped
 from mlx_audio_r1.mgrd.report import write_report
 from mlx_audio_r1.mgrd.rounds import phases_of
 from mlx_audio_r1.mgrd.run_files import CONFIG, read_object
-from mlx_audio_r1.mgrd.work import Work
+from mlx_audio_r1.mgrd.work import Work, train_file
 from mlx_audio_r1.train.folder import digest_of
 from mlx_audio_r1.train.rows import find_splits
 from mlx_audio_r1.train.watch import Silent, Watcher
@@ -83,9 +83,9 @@ def run(
 
 def _open(folder: Path, config: MGRDConfig) -> None:
     """Write mgrd.json, or find the run that is in the folder and check that this is the same one."""
+    told = {**json.loads(json.dumps(config.as_dict())), "depends_on": _digests(config)}
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    told = {**json.loads(json.dumps(config.as_dict())), "depends_on": _digests(config)}
     before = read_object(folder / CONFIG)
     for key in told:
         if before and key not in FREE_TO_CHANGE and before.get(key) != told[key]:
@@ -97,7 +97,11 @@ def _open(folder: Path, config: MGRDConfig) -> None:
 
 
 def _digests(config: MGRDConfig) -> dict[str, str]:
-    return {path.name: digest_of(path) for path in find_splits(config.data).values()}
+    """Of every file that a phase will read: what is missing is said now, not hours later. Raises DataError."""
+    others = {"text": config.text, "cold_start": (config.cold_start or {}).get("data")}
+    files = {name: train_file(data) for name, data in others.items() if data}
+    files |= {"questions": train_file(config.data), **find_splits(config.data)}
+    return {name: digest_of(path) for name, path in files.items()}
 
 
 def _short(value: Any) -> str:

@@ -21,6 +21,7 @@ from mlx_audio_r1.files import write_file
 from mlx_audio_r1.mgrd.self_cognition import JudgedReply, distilled, judged_reply, preferred
 from mlx_audio_r1.tasks.self_cognition import HELD_OUT, PERCEPTION_QUESTIONS, error_rate, judge_denial
 from mlx_audio_r1.train.examples import Example
+from mlx_audio_r1.train.judging import Judging
 from mlx_audio_r1.train.rollouts import Rollout, read_rollouts
 from mlx_audio_r1.train.row_forms import MARK, Row
 from mlx_audio_r1.train.row_writer import row_as_json, write_rows
@@ -115,13 +116,16 @@ def _sampled(work: Work, folder: Path, adapter: Path | None, samples: int) -> li
     with work.model(adapter) as r1:
         sets = work.questions(r1, folder, folder, verified=False)
         config = work.rollouts(samples=samples)
-        return work.sample(r1, sets, sets.splits["train"], folder / "rollouts.jsonl", config, judge=_heard)
+        heard = replace(sets, judge=_Hearing(r1.tokenizer, {}, {}))
+        return work.sample(r1, heard, sets.splits["train"], folder / "rollouts.jsonl", config)
 
 
-def _heard(_: Example, rollout: Rollout) -> Rollout:
-    """Rewarded for not denying."""
-    wrong = judge_denial(rollout.thinking, rollout.answer).wrong
-    return replace(rollout, reward=float(not wrong), scores={"denies": float(wrong)})
+class _Hearing(Judging):
+    """Rewards a reply for not denying."""
+
+    def __call__(self, prompt: Example, rollout: Rollout) -> Rollout:
+        wrong = judge_denial(rollout.thinking, rollout.answer).wrong
+        return replace(rollout, reward=float(not wrong), scores={"denies": float(wrong)})
 
 
 def _judged(folder: Path) -> list[JudgedReply]:

@@ -21,12 +21,11 @@ from mlx_audio_r1.mgrd.config import OWN_KEYS, MGRDConfig
 from mlx_audio_r1.mgrd.journal import Journal, Stopped
 from mlx_audio_r1.session import AudioR1, load
 from mlx_audio_r1.train.examples import Example
-from mlx_audio_r1.train.features import Features
 from mlx_audio_r1.train.prompt_sets import PromptSets, gather_prompts
 from mlx_audio_r1.train.ranks import Ranks
 from mlx_audio_r1.train.recipes import RECIPES
 from mlx_audio_r1.train.rl_config import RLConfig
-from mlx_audio_r1.train.rollouts import Judge, Rollout, RolloutConfig, RolloutFile, sample_rollouts
+from mlx_audio_r1.train.rollouts import Rollout, RolloutConfig, RolloutFile, sample_rollouts
 from mlx_audio_r1.train.rows import find_splits, read_rows
 from mlx_audio_r1.train.run import fine_tune
 from mlx_audio_r1.train.watch import Silent, Watcher
@@ -89,14 +88,13 @@ class Work:
         return self.config.sampling(str(data), str(where), feature_cache=str(self.folder / FEATURES))
 
     def sample(
-        self, r1: AudioR1, sets: PromptSets, prompts: Sequence[Example], path: Path, config: RolloutConfig, *,
-        features: Features | None = None, judge: Judge | None = None, thinking: bool = True, step: int = 0,
+        self, r1: AudioR1, sets: PromptSets, prompts: Sequence[Example], path: Path, config: RolloutConfig,
+        step: int = 0,
     ) -> list[Rollout]:  # fmt: skip
-        """Judged replies, from the file where they are there. features, judge: those of `sets` where None.
-        step: part of the seed."""
+        """Judged replies to prompts of `sets`, from the file where they are there. step: part of the seed."""
         file = RolloutFile(path, config, step)
-        sampling = sample_rollouts(r1.model, r1.tokenizer, prompts, features or sets.features, config, file,
-                                   judge or sets.judge, thinking=thinking)  # fmt: skip
+        sampling = sample_rollouts(r1.model, r1.tokenizer, prompts, sets.features, config, file, sets.judge,
+                                   thinking=sets.judge.thinking)  # fmt: skip
         for _ in sampling:
             self.tell(len(file.found), len(prompts) * config.samples)
         return file.of(prompts, config.samples)

@@ -335,3 +335,13 @@ def test_questions_that_are_guessed_without_the_sound_are_left_out(config, tmp_p
     rows = list(read_rows(folder / "selected/train.jsonl"))
     assert {row.columns["asked_in"] for row in rows if row.sounds} == chosen
     assert sum(not row.sounds for row in rows) == 1
+
+
+MISSING = [{"data": "nowhere"}, {"text": "nowhere"}, {"cold_start": {"data": "nowhere"}}]
+
+
+@pytest.mark.parametrize("changed", MISSING, ids=str)
+def test_what_is_missing_is_said_before_anything_is_done(config, tmp_path, changed):
+    with pytest.raises(DataError, match="nowhere: no such folder"):
+        run(replace(config, **changed), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
