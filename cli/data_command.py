@@ -23,6 +23,7 @@ def data() -> None:
     Examples:
       audio-r1 data check sounds/
       audio-r1 data world -o world/ --train 400
+      audio-r1 data curate world/ -o moderate/
     """
 
 

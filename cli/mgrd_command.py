@@ -1,4 +1,4 @@
-"""`audio-r1 mgrd`: the paper's method as a run that is watched from outside."""
+"""`audio-r1 mgrd`: the paper's method, and a run of it watched from outside."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ SUBCOMMANDS = {"run": "mgrd_run_command", "status": "mgrd_command", "report": "m
 
 @click.group("mgrd", cls=LazyGroup, modules=SUBCOMMANDS)
 def mgrd() -> None:
-    """Modality-Grounded Reasoning Distillation: how far a run is, and what came out of it.
+    """Modality-Grounded Reasoning Distillation: run it, see how far it is, and what came out of it.
 
     \b
     Examples:
+      audio-r1 mgrd run mgrd.yaml -o runs/first
       audio-r1 mgrd status runs/first
       audio-r1 mgrd report runs/first
     """
