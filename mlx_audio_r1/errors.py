@@ -9,6 +9,8 @@
     ├── DiskError         no room, or no right, to write
     ├── PlanError         more memory, or a longer context, than there is
     ├── JobError          a list of recordings, or an output of theirs, that cannot be used
+    ├── JudgeError        a judge that cannot be asked
+    ├── EvaluationError   a benchmark, or a run over one, that cannot be used
     └── TrainingError     a training run that cannot start or go on
         └── DataError     a row, or a file of rows, that cannot be learnt from
 
@@ -46,6 +48,14 @@ class DiskError(AudioR1Error):
 
 class JobError(AudioR1Error):
     """A list of recordings, or an output of theirs, that cannot be used."""
+
+
+class JudgeError(AudioR1Error):
+    """A judge that is not there, refuses, or gives what is no reply."""
+
+
+class EvaluationError(AudioR1Error):
+    """A benchmark's files, or the folder of a run over them, that cannot be used."""
 
 
 class PlanError(AudioR1Error):

@@ -17,7 +17,7 @@ LAYERS = [  # lowest first; a module may import its own layer and those before i
      "rates", "plan_mgrd", "plan_mgrd_phases", "memory",
      "adapters", "adapter_config", "adapter_files", "adapters_peft"},
     {"generate", "batch", "prompt_cache", "reading"},
-    {"reply", "session", "many", "tasks"},
+    {"reply", "session", "many", "tasks", "judges"},
     {"jobs"},
     {"convert", "train", "evaluate", "serve"},
     {"mgrd"},

@@ -36,7 +36,8 @@ from mlx_audio_r1.tasks.acoustic import findings, notes
 from mlx_audio_r1.tasks.acoustic import questions as q
 from mlx_audio_r1.tasks.acoustic.world import Clip, make_clip
 from mlx_audio_r1.tasks.acoustic_world import world_tasks
-from mlx_audio_r1.tasks.self_cognition import HELD_OUT, PERCEPTION_QUESTIONS, error_rate
+from mlx_audio_r1.tasks.self_cognition import HELD_OUT, PERCEPTION_QUESTIONS
+from mlx_audio_r1.tasks.statistics import wilson
 from mlx_audio_r1.tasks.world_rows import WorldPlan, write_wav, write_world
 from mlx_audio_r1.train.config import resolve
 from mlx_audio_r1.train.prompt_sets import gather_prompts
@@ -174,11 +175,11 @@ def measured(work: Path, adapter: Path | None, seed: int) -> dict[str, Any]:
     n, denied = len(said), [r for r in said if r.denial.wrong]
     by_language = {name: np.mean([r.denial.wrong for r in said[i::2]]) for i, name in enumerate(("en", "zh"))}
     found = {
-        "replies": n, "denying": len(denied), "error_rate": error_rate(len(denied), n),
+        "replies": n, "denying": len(denied), "error_rate": wilson(len(denied), n),
         **{f"error_rate_{name}": float(rate) for name, rate in by_language.items()},
         "denying_in_thinking": float(np.mean([r.denial.thinking is not None for r in said])),
         "names_the_sound": float(np.mean([r.correct for r in said])),
-        "world_accuracy": error_rate(int(sum(r.correct == 1.0 for r in world)), len(world)),
+        "world_accuracy": wilson(int(sum(r.correct == 1.0 for r in world)), len(world)),
         "unfinished": float(np.mean([not r.finished for r in said])),
     }  # fmt: skip
     return {key: [round(v, 4) for v in value] if isinstance(value, tuple) else round(value, 4)

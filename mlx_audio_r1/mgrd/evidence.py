@@ -10,46 +10,22 @@ certain either way counts too, so means are small even where every number was he
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from mlx_audio_r1.mgrd.candidate import Candidate
 from mlx_audio_r1.mgrd.controls import Silence, control_features
-from mlx_audio_r1.mgrd.tokens import TokenKinds, token_kinds
 from mlx_audio_r1.session import AudioR1
+from mlx_audio_r1.tasks.evidence import GROUNDED_NATS, Evidence, summed_up
+from mlx_audio_r1.tasks.token_kinds import token_kinds
 from mlx_audio_r1.train.experience import Experience
 from mlx_audio_r1.train.features import Features
 from mlx_audio_r1.train.rollout_batch import with_logprobs
 from mlx_audio_r1.train.sounds import SoundChunk
 
 __all__ = ["GROUNDED_NATS", "MAX_TOKENS", "Evidence", "Silence", "evidence_of", "summed_up", "token_gains"]
-GROUNDED_NATS = 0.5  # gain from which a token counts as heard
 MAX_TOKENS = 16_384  # of a micro-batch, padding included
 REAL = "logp_real"
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """Mean gains in nats a token; None where there is no such token. grounded: the share of the reasoning's
-    tokens that gain more than GROUNDED_NATS."""
-
-    thinking: float | None
-    answer: float | None
-    acoustic: float | None  # tokens of acoustic terms in the reasoning
-    other: float | None  # the rest of the reasoning
-    grounded: float | None
-
-    @property
-    def selectivity(self) -> float | None:
-        """Do the words of listening need the sound more than the others?"""
-        return None if self.acoustic is None or self.other is None else self.acoustic - self.other
-
-    def scores(self) -> dict[str, float]:
-        """What is known, by the names that decisions have."""
-        named = {"gain": self.thinking, "gain_answer": self.answer, "gain_acoustic": self.acoustic,
-                 "selectivity": self.selectivity, "grounded": self.grounded}  # fmt: skip
-        return {name: value for name, value in named.items() if value is not None}
 
 
 def evidence_of(
@@ -84,19 +60,3 @@ def token_gains(
     real = with_logprobs(r1.model, asked, features, max_tokens, REAL)
     control = with_logprobs(r1.model, asked, instead, max_tokens, REAL)
     return [a.tokens[REAL] - b.tokens[REAL] for a, b in zip(real, control, strict=True)]
-
-
-def summed_up(gain: np.ndarray, kinds: TokenKinds) -> Evidence:
-    """Means of (T,) gains over the kinds of tokens."""
-    thinking = gain[kinds.thinking]
-    return Evidence(
-        thinking=_mean(thinking),
-        answer=_mean(gain[kinds.answer]),
-        acoustic=_mean(gain[kinds.acoustic]),
-        other=_mean(gain[kinds.thinking & ~kinds.acoustic]),
-        grounded=_mean(thinking > GROUNDED_NATS),
-    )
-
-
-def _mean(values: np.ndarray) -> float | None:
-    return float(values.mean()) if values.size else None

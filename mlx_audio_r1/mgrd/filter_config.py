@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mlx_audio_r1.errors import TrainingError
+from mlx_audio_r1.judges.judge import LOCAL, JudgeConfig
 from mlx_audio_r1.mgrd.coherence import CoherenceLimits
 from mlx_audio_r1.mgrd.controls import CONTROLS
 from mlx_audio_r1.mgrd.evidence import MAX_TOKENS
 from mlx_audio_r1.mgrd.grounded import LexiconLimits
-from mlx_audio_r1.mgrd.judges import LOCAL, JudgeConfig
 
 UNDECIDING = ("max_tokens_per_batch", "judge_timeout", "judge_retries")  # change no decision
 

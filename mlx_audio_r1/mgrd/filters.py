@@ -16,6 +16,7 @@ from pathlib import Path
 
 from mlx_audio_r1.errors import TrainingError
 from mlx_audio_r1.files import disk_errors, write_file
+from mlx_audio_r1.judges.judge import REQUESTS, RESPONSES, Judge, open_judge
 from mlx_audio_r1.mgrd.candidate import Candidate
 from mlx_audio_r1.mgrd.chain import Chain
 from mlx_audio_r1.mgrd.coherence import coherence_scores, incoherence
@@ -23,8 +24,7 @@ from mlx_audio_r1.mgrd.decisions import Decision, DecisionFile, natural
 from mlx_audio_r1.mgrd.evidence import evidence_of
 from mlx_audio_r1.mgrd.filter_config import FilterConfig
 from mlx_audio_r1.mgrd.grounded import lexicon_scores, ungrounded
-from mlx_audio_r1.mgrd.judge_prompt import JUDGE_PROMPT, gold_text, judge_prompt, read_verdict
-from mlx_audio_r1.mgrd.judges import REQUESTS, RESPONSES, Judge, open_judge
+from mlx_audio_r1.mgrd.judge_prompt import EXPECTS, JUDGE_PROMPT, gold_text, judge_prompt, read_verdict
 from mlx_audio_r1.session import AudioR1
 from mlx_audio_r1.tasks.reply import Reply, read_reply
 from mlx_audio_r1.tasks.verify import judge as verdict_on
@@ -114,7 +114,7 @@ def _judge(config: FilterConfig, folder: Path, judge: Judge | None) -> Judge | N
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     write_file(folder / PROMPT_FILE, JUDGE_PROMPT)
-    return judge or open_judge(config.judge_config, folder)
+    return judge or open_judge(config.judge_config, folder, expects=EXPECTS)
 
 
 class _Filters:

@@ -18,11 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from mlx_audio_r1.errors import DataError
+from mlx_audio_r1.judges.judge import open_judge
 from mlx_audio_r1.mgrd.candidate import Candidate
 from mlx_audio_r1.mgrd.config import MGRDConfig
 from mlx_audio_r1.mgrd.evidence import Silence
 from mlx_audio_r1.mgrd.filters import DecisionFile, filter_candidates
-from mlx_audio_r1.mgrd.judges import open_judge
+from mlx_audio_r1.mgrd.judge_prompt import EXPECTS
 from mlx_audio_r1.mgrd.measuring import measure
 from mlx_audio_r1.mgrd.select import draw, fates
 from mlx_audio_r1.mgrd.self_phases import distil_hearing, measure_hearing, prefer_hearing, sample_replies
@@ -126,7 +127,7 @@ def filtered(work: Work, number: int) -> None:
         rollouts = [r for r in read_rollouts(folder / ROLLOUTS) if r.prompt in prompts]
         candidates = [Candidate(sets.judge.items[r.prompt], prompts[r.prompt], r) for r in rollouts]
         asks = work.api_key and filters.judge
-        judge = open_judge(filters.judge_config, folder, work.api_key) if asks else None
+        judge = open_judge(filters.judge_config, folder, work.api_key, EXPECTS) if asks else None
         deciding = filter_candidates(r1, candidates, sets.features, filters, folder, judge)
         for done, _ in enumerate(deciding, start=1):
             work.tell(done, len(candidates))

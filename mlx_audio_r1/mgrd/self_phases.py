@@ -19,7 +19,8 @@ import numpy as np
 from mlx_audio_r1.errors import DataError, TrainingError
 from mlx_audio_r1.files import write_file
 from mlx_audio_r1.mgrd.self_cognition import JudgedReply, distilled, judged_reply, preferred
-from mlx_audio_r1.tasks.self_cognition import HELD_OUT, PERCEPTION_QUESTIONS, error_rate, judge_denial
+from mlx_audio_r1.tasks.self_cognition import HELD_OUT, PERCEPTION_QUESTIONS, judge_denial
+from mlx_audio_r1.tasks.statistics import wilson
 from mlx_audio_r1.train.examples import Example
 from mlx_audio_r1.train.judging import Judging
 from mlx_audio_r1.train.rollouts import Rollout, read_rollouts
@@ -86,7 +87,7 @@ def measure_hearing(work: Work) -> None:
         _ask(work, where, settings.measured, "valid", held_out=True)
         found = _sampled(work, where, folder / adapter if adapter else work.policy(work.config.rounds), 1)
         wrong = sum(judge_denial(r.thinking, r.answer).wrong for r in found)
-        rate, low, high = error_rate(wrong, len(found))
+        rate, low, high = wilson(wrong, len(found))
         stages.append({"name": name, "errors": wrong, "n": len(found), "rate": rate, "low": low, "high": high})
     write_file(folder / MEASURES, json.dumps({"stages": stages}, indent=1) + "\n")
 

@@ -1,7 +1,6 @@
 """Self-cognition (the paper's section 6.3): questions that ask to listen, replies that deny it.
 
     judge_denial("", "I am a text model and cannot hear audio.").wrong    # True
-    error_rate(3, 500)                                                     # (0.006, 0.002, 0.0175)
 
 The paper gives neither its questions nor its judge. The questions are ours, in English and Chinese; what
 denies is decided by rules, in denials.py.
@@ -10,13 +9,12 @@ denies is decided by rules, in denials.py.
 # ruff: noqa: RUF001  (full-width marks are meant)
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 
 from mlx_audio_r1.tasks.denials import denies_hearing
 
-__all__ = ["HELD_OUT", "PERCEPTION_QUESTIONS", "Denial", "denies_hearing", "error_rate", "judge_denial"]
+__all__ = ["HELD_OUT", "PERCEPTION_QUESTIONS", "Denial", "denies_hearing", "judge_denial"]
 
 PERCEPTION_QUESTIONS: dict[str, tuple[str, ...]] = {  # language -> ways to ask; the last HELD_OUT to measure
     "en": (
@@ -57,16 +55,3 @@ class Denial:
 def judge_denial(thinking: str, answer: str) -> Denial:
     """Both parts of a reply."""
     return Denial(denies_hearing(answer), denies_hearing(thinking))
-
-
-def error_rate(wrong: int, n: int) -> tuple[float, float, float]:
-    """(rate, low, high): the share and Wilson's 95 % interval, 0-1. Source: Wilson 1927.
-
-    Raises ValueError where there is nothing to count.
-    """
-    if not 0 <= wrong <= n or n < 1:
-        raise ValueError(f"{wrong} wrong of {n}: give at least one reply, and no more errors than replies")
-    z, rate = 1.959964, wrong / n
-    middle = (rate + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return rate, max(middle - half, 0.0), min(middle + half, 1.0)

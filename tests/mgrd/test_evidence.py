@@ -10,7 +10,7 @@ from mlx_audio_r1.errors import TrainingError
 from mlx_audio_r1.mel import log_mel
 from mlx_audio_r1.mgrd.controls import OtherSound, Silence, control_features
 from mlx_audio_r1.mgrd.evidence import Evidence, evidence_of, summed_up, token_gains
-from mlx_audio_r1.mgrd.tokens import TokenKinds, spelled, token_kinds
+from mlx_audio_r1.tasks.token_kinds import TokenKinds, spelled, token_kinds
 from mlx_audio_r1.train.batches import collate
 from mlx_audio_r1.train.features import LogMels
 from mlx_audio_r1.train.sounds import Sounds

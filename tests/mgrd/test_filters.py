@@ -7,11 +7,11 @@ from dataclasses import asdict, replace
 import pytest
 
 from mlx_audio_r1.errors import TrainingError
+from mlx_audio_r1.judges.judge import REQUESTS, RESPONSES, rows_of
 from mlx_audio_r1.mgrd.decisions import Decision, DecisionFile, natural
 from mlx_audio_r1.mgrd.filter_config import FilterConfig
 from mlx_audio_r1.mgrd.filters import PROMPT_FILE, filter_candidates, grouped
 from mlx_audio_r1.mgrd.judge_prompt import JUDGE_PROMPT
-from mlx_audio_r1.mgrd.judges import REQUESTS, RESPONSES, rows_of
 from tests.mgrd.world import SURROGATE
 
 CHEAP = FilterConfig(evidence=False)

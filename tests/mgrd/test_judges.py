@@ -10,11 +10,9 @@ import mlx.core as mx
 import pytest
 from mlx.utils import tree_flatten
 
-from mlx_audio_r1.errors import TrainingError
+from mlx_audio_r1.errors import JudgeError
 from mlx_audio_r1.hub import NANO
-from mlx_audio_r1.mgrd.judge_prompt import JUDGE_PROMPT, JudgeVerdict, judge_prompt, read_verdict
-from mlx_audio_r1.mgrd.judge_url import UrlJudge
-from mlx_audio_r1.mgrd.judges import (
+from mlx_audio_r1.judges.judge import (
     CACHE,
     REQUESTS,
     RESPONSES,
@@ -26,6 +24,8 @@ from mlx_audio_r1.mgrd.judges import (
     open_judge,
     rows_of,
 )
+from mlx_audio_r1.judges.url import UrlJudge
+from mlx_audio_r1.mgrd.judge_prompt import JUDGE_PROMPT, JudgeVerdict, judge_prompt, read_verdict
 from mlx_audio_r1.tasks.choice import Choice
 from mlx_audio_r1.tasks.item import OPTIONS, Item, Turn
 
@@ -94,7 +94,7 @@ def test_a_busy_server_is_asked_again_each_time_after_twice_as_long():
 ])  # fmt: skip
 def test_a_server_that_never_answers_ends_the_phase_in_one_line(replies, says, tries):
     with server(replies) as (url, seen):
-        with pytest.raises(TrainingError, match=says) as error:
+        with pytest.raises(JudgeError, match=says) as error:
             list(UrlJudge(url, "m", "secret", retries=2, sleep=lambda _: None).ask(["p"]))
         assert len(seen) == tries
     assert "\n" not in str(error.value) and "secret" not in str(error.value)
@@ -103,11 +103,11 @@ def test_a_server_that_never_answers_ends_the_phase_in_one_line(replies, says, t
 def test_no_server_and_a_slow_one():
     with server([YES]) as (url, _):
         pass
-    with pytest.raises(TrainingError, match="no reply in 1 tries"):
+    with pytest.raises(JudgeError, match="no reply in 1 tries"):
         list(UrlJudge(url, "m", retries=0, timeout=2).ask(["p"]))
     held = threading.Event()
     with server([lambda body: YES * (1 + held.wait(2))]) as (url, _):
-        with pytest.raises(TrainingError, match=r"no reply in 1 tries \(.*timed out"):
+        with pytest.raises(JudgeError, match=r"no reply in 1 tries \(.*timed out"):
             list(UrlJudge(url, "m", retries=0, timeout=0.1).ask(["p"]))
         held.set()
 
@@ -155,12 +155,12 @@ def test_another_judge_parameter_or_prompt_is_another_question(tmp_path):
 
 
 def test_people_get_requests_once_and_answer_in_either_form(tmp_path):
-    judge = FileJudge(tmp_path)
+    judge = FileJudge(tmp_path, {"grounded": "true or false"})
     assert list(judge.ask(["one", "two", "three"])) == [None] * 3
     assert list(judge.ask(["one", "two", "three"])) == [None] * 3
     rows = rows_of(tmp_path / REQUESTS)
     assert [row["prompt"] for row in rows] == ["one", "two", "three"]
-    assert set(rows[0]) == {"id", "prompt", "expects"}
+    assert set(rows[0]) == {"id", "prompt", "expects"} and rows[0]["expects"] == {"grounded": "true or false"}
     answers = [{"id": rows[0]["id"], "grounded": True, "coherent": False, "correct": True},
                {"id": rows[2]["id"], "response": f"```json\n{YES}\n```"}]  # fmt: skip
     (tmp_path / RESPONSES).write_text("".join(json.dumps(a) + "\n" for a in answers) + "torn {")
@@ -200,7 +200,7 @@ def test_a_local_model_says_the_same_each_time(language_model):
 @pytest.mark.filterwarnings("ignore")
 def test_a_local_model_that_is_not_there_is_one_line(tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(TrainingError, match="mlx_lm cannot load it"):
+    with pytest.raises(JudgeError, match="mlx_lm cannot load it"):
         list(LocalJudge(str(tmp_path)).ask(["p"]))
 
 
@@ -212,7 +212,7 @@ def test_judges_by_their_spelling(tmp_path):
     assert open_judge(JudgeConfig("mlx:a/b"), tmp_path).name == "mlx:a/b"
     assert open_judge(JudgeConfig("http://h/v1/", "m"), tmp_path).name == "http://h/v1/chat/completions m"
     for kind in ("", "mlx:", "ftp://h", "gpt"):
-        with pytest.raises(TrainingError, match="give a URL, mlx:MODEL or file"):
+        with pytest.raises(JudgeError, match="give a URL, mlx:MODEL or file"):
             open_judge(JudgeConfig(kind), tmp_path)
 
 

@@ -7,7 +7,6 @@ from mlx_audio_r1.tasks.self_cognition import (
     HELD_OUT,
     PERCEPTION_QUESTIONS,
     denies_hearing,
-    error_rate,
     judge_denial,
 )
 
@@ -162,21 +161,6 @@ def test_no_question_denies_and_both_languages_weigh_the_same():
     assert {len(q) for q in PERCEPTION_QUESTIONS.values()} == {20} and HELD_OUT < 10
     asked = [q for questions in PERCEPTION_QUESTIONS.values() for q in questions]
     assert len(set(asked)) == 40 and not any(denies_hearing(q) for q in asked)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "n", "expected"),
-    [(1, 5_000, (0.0002, 0.000035, 0.001132)), (0, 100, (0.0, 0.0, 0.036994)),
-     (50, 100, (0.5, 0.403832, 0.596168)), (100, 100, (1.0, 0.963006, 1.0))],
-)  # fmt: skip
-def test_shares_have_wilsons_interval(wrong, n, expected):
-    assert error_rate(wrong, n) == pytest.approx(expected, abs=1e-5)
-
-
-@pytest.mark.parametrize(("wrong", "n"), [(0, 0), (-1, 5), (6, 5)])
-def test_an_interval_of_nothing_is_refused(wrong, n):
-    with pytest.raises(ValueError, match="at least one reply"):
-        error_rate(wrong, n)
 
 
 def test_long_texts_take_no_time():

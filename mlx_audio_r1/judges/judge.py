@@ -1,4 +1,4 @@
-"""Who judges a chain, beside the rules: a server, a model on this machine, or people with a file.
+"""Who judges a reply, beside the rules: a server, a model on this machine, or people with a file.
 
     "https://host/v1"    any server that speaks OpenAI's chat completions
     "mlx:owner/name"     a language model through mlx_lm
@@ -17,10 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from mlx_audio_r1.errors import TrainingError
+from mlx_audio_r1.errors import JudgeError
 from mlx_audio_r1.files import disk_errors
-from mlx_audio_r1.mgrd.judge_prompt import EXPECTS
-from mlx_audio_r1.mgrd.judge_url import UrlJudge
+from mlx_audio_r1.judges.url import UrlJudge
 
 CACHE, REQUESTS, RESPONSES = "judge_cache.jsonl", "judge_requests.jsonl", "judge_responses.jsonl"
 LOCAL = "mlx:"
@@ -36,7 +35,7 @@ class Judge(Protocol):
     def params(self) -> Mapping[str, Any]: ...
 
     def ask(self, prompts: Sequence[str]) -> Iterator[str | None]:
-        """Its reply to each, in order, as it comes; None where there is none yet. Raises TrainingError."""
+        """Its reply to each, in order, as it comes; None where there is none yet. Raises JudgeError."""
         ...
 
 
@@ -74,10 +73,11 @@ class Cached:
 
 @dataclass
 class FileJudge:
-    """People, or a program of theirs: requests {id, prompt, expects}; responses {id, grounded, coherent,
-    correct}, or {id, response} with the same as text or object."""
+    """People, or a program of theirs: requests {id, prompt, expects}; responses {id, response} with what is
+    expected as text or object, or {id} and the object's fields."""
 
     folder: Path
+    expects: Any = ""  # what a response looks like, told with every request
     name: str = "file"
     params: Mapping[str, Any] = field(default_factory=dict)
 
@@ -87,7 +87,7 @@ class FileJudge:
         for prompt in prompts:
             key = key_of(self, prompt)
             if key not in asked:
-                append(self.folder / REQUESTS, {"id": key, "prompt": prompt, "expects": EXPECTS})
+                append(self.folder / REQUESTS, {"id": key, "prompt": prompt, "expects": self.expects})
                 asked.add(key)
             yield answers.get(key)
 
@@ -121,7 +121,7 @@ class LocalJudge:
             return load(self._path)[:2]
         except (OSError, ValueError, KeyError) as error:
             why = str(error).partition("\n")[0]
-            raise TrainingError(f"judge {self.name}: mlx_lm cannot load it ({why}); give a folder or a "
+            raise JudgeError(f"judge {self.name}: mlx_lm cannot load it ({why}); give a folder or a "
                                 "repository of mlx-community") from None  # fmt: skip
 
 
@@ -136,16 +136,16 @@ class JudgeConfig:
     retries: int = 4
 
 
-def open_judge(config: JudgeConfig, folder: Path, api_key: str | None = None) -> Judge:
-    """The judge of a configuration, cached in `folder` where it is no file. Raises TrainingError."""
+def open_judge(config: JudgeConfig, folder: Path, api_key: str | None = None, expects: Any = "") -> Judge:
+    """The judge of a configuration, cached in `folder` where it is no file. Raises JudgeError."""
     if config.kind == "file":
-        return FileJudge(folder)
+        return FileJudge(folder, expects)
     if config.kind.startswith(LOCAL) and config.kind != LOCAL:
         return Cached(LocalJudge(config.kind.removeprefix(LOCAL), config.max_tokens), folder / CACHE)
     if config.kind.startswith(("http://", "https://")):
         judge = UrlJudge(config.kind, config.model, api_key, config.max_tokens, config.timeout, config.retries)
         return Cached(judge, folder / CACHE)
-    raise TrainingError(f"judge {config.kind!r}: give a URL, mlx:MODEL or file")
+    raise JudgeError(f"judge {config.kind!r}: give a URL, mlx:MODEL or file")
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from mlx_audio_r1.errors import TrainingError
+from mlx_audio_r1.errors import JudgeError
 
 PATH = "/chat/completions"
 AT_ONCE = 4  # requests
@@ -43,7 +43,7 @@ class UrlJudge:
         self.params: Mapping[str, Any] = {"temperature": 0, "max_tokens": max_tokens}
 
     def ask(self, prompts: Sequence[str]) -> Iterator[str | None]:
-        """A reply to each. Raises TrainingError."""
+        """A reply to each. Raises JudgeError."""
         pool = ThreadPoolExecutor(AT_ONCE)
         try:
             yield from pool.map(self._reply, prompts)
@@ -61,11 +61,11 @@ class UrlJudge:
             except (OSError, TimeoutError) as error:  # URLError is an OSError
                 why, again = str(getattr(error, "reason", error)), True
             if not again:
-                raise TrainingError(f"judge {self._url}: refused ({why}); see judge_model and the API key")
+                raise JudgeError(f"judge {self._url}: refused ({why}); see judge_model and the API key")
             if left:
                 self._sleep(wait)
                 wait = min(2 * wait, LONGEST_WAIT)
-        raise TrainingError(f"judge {self._url}: no reply in {self._retries + 1} tries ({why}); start it and "
+        raise JudgeError(f"judge {self._url}: no reply in {self._retries + 1} tries ({why}); start it and "
                             "run again, what was judged is kept")  # fmt: skip
 
     def _post(self, prompt: str) -> bytes:
@@ -82,7 +82,7 @@ class UrlJudge:
         try:
             return str(json.loads(content)["choices"][0]["message"]["content"] or "")
         except (ValueError, KeyError, IndexError, TypeError):
-            raise TrainingError(f"judge {self._url}: what came is no chat completion; is this the address of "
+            raise JudgeError(f"judge {self._url}: what came is no chat completion; is this the address of "
                                 "an OpenAI-compatible server, ending in /v1?") from None  # fmt: skip
 
 
