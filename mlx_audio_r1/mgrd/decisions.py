@@ -11,7 +11,7 @@ from typing import Any
 
 from mlx_audio_r1.errors import TrainingError
 from mlx_audio_r1.mgrd.filter_config import FilterConfig
-from mlx_audio_r1.train.record_file import RecordFile
+from mlx_audio_r1.record_file import RecordFile
 
 FORMAT, FILE = 1, "decisions.jsonl"
 _DIGITS = re.compile(r"(\d+)")

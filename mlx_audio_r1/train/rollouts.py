@@ -26,12 +26,12 @@ from mlx_audio_r1.errors import DataError, TrainingError
 from mlx_audio_r1.generate import Settings
 from mlx_audio_r1.models.adapter_layers import adapted
 from mlx_audio_r1.models.step_audio_r1 import Model
+from mlx_audio_r1.record_file import RecordFile
 from mlx_audio_r1.tokenizer import Tokenizer
 from mlx_audio_r1.train.batches import collate
 from mlx_audio_r1.train.examples import Example
 from mlx_audio_r1.train.features import Features
 from mlx_audio_r1.train.forward import embedded
-from mlx_audio_r1.train.record_file import RecordFile
 
 FORMAT = 1  # of the file
 WAITING = 2  # replies that wait for a row before the next prompt is read

@@ -7,17 +7,17 @@ a head that differs is refused rather than mixed, so whoever opens the file says
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from mlx_audio_r1.errors import TrainingError
+from mlx_audio_r1.errors import AudioR1Error, TrainingError
 from mlx_audio_r1.files import disk_errors
 
 
 class Record(Protocol):
     @property
-    def key(self) -> tuple[str, int]: ...
+    def key(self) -> Hashable: ...
 
     def as_dict(self) -> dict[str, Any]: ...
 
@@ -29,15 +29,15 @@ class RecordFile(Generic[R]):
     """head: the first line, whose first key names the kind. read: a line's object -> its record; raises
     TypeError, KeyError or ValueError. differs: (head found, ours) -> what is another one, "" where nothing.
 
-    Raises TrainingError for a file of another kind or head, DiskError where it cannot be written.
+    Raises `error` for a file of another kind or head, DiskError where it cannot be written.
     """
 
     def __init__(
         self, path: Path, head: Mapping[str, Any], read: Callable[[Mapping[str, Any]], R],
-        differs: Callable[[Mapping[str, Any], Mapping[str, Any]], str],
+        differs: Callable[[Mapping[str, Any], Mapping[str, Any]], str], error: type[AudioR1Error] = TrainingError,
     ):  # fmt: skip
-        self.path, self._head, self._record, self._differs = path, head, read, differs
-        self.found: dict[tuple[str, int], R] = {}
+        self.path, self._head, self._record, self._differs, self._error = path, head, read, differs, error
+        self.found: dict[Hashable, R] = {}
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,7 @@ class RecordFile(Generic[R]):
         return size
 
     def _is_ours(self, line: bytes) -> bool:
-        """False where a kill tore the first line. Raises TrainingError for any other file."""
+        """False where a kill tore the first line. Raises for any other file."""
         if not line.endswith(b"\n") and line_of(self._head).encode().startswith(line):
             return False
         kind = next(iter(self._head))
@@ -78,10 +78,10 @@ class RecordFile(Generic[R]):
         except ValueError:
             head = None
         if not isinstance(head, dict) or kind not in head:
-            raise TrainingError(f"{self.path}: no file of {kind}; move it away")
+            raise self._error(f"{self.path}: no file of {kind}; move it away")
         other = self._differs(head, self._head)
         if other:
-            raise TrainingError(f"{self.path}: {other}; move it away to begin it anew")
+            raise self._error(f"{self.path}: {other}; move it away to begin it anew")
         return True
 
 
