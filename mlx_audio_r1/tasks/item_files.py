@@ -21,6 +21,7 @@ from mlx_audio_r1.prompt import AudioPart
 from mlx_audio_r1.tasks.boolean import Boolean
 from mlx_audio_r1.tasks.choice import Choice
 from mlx_audio_r1.tasks.item import OPTIONS, Item, OptionsMark, Turn
+from mlx_audio_r1.tasks.judged import Judged
 from mlx_audio_r1.tasks.label import Label
 from mlx_audio_r1.tasks.number import TOLERANCE, Quantity
 from mlx_audio_r1.tasks.wording import METRICS, Wording
@@ -135,7 +136,14 @@ def _wording(data: Mapping[str, Any]) -> Wording:
     return Wording(tuple(map(str, data["references"])), metric)
 
 
-_READERS = {"mcq": _choice, "number": _quantity, "label": _label, "boolean": _boolean, "text": _wording}
+def _judged(data: Mapping[str, Any]) -> Judged:
+    return Judged(tuple(map(str, data.get("references", ()))), tuple(map(str, data.get("rubric", ()))))
+
+
+_READERS = {
+    "mcq": _choice, "number": _quantity, "label": _label, "boolean": _boolean, "text": _wording,
+    "judge": _judged,
+}  # fmt: skip
 
 
 def _target_to_json(target: Any) -> dict[str, Any]:
@@ -158,4 +166,5 @@ _WRITERS: dict[type, Any] = {
     Label: _label_to_json,
     Boolean: lambda t: {"kind": "boolean", "gold": t.gold},
     Wording: lambda t: {"kind": "text", "references": list(t.references), "metric": t.metric},
+    Judged: lambda t: {"kind": "judge", "references": list(t.references), "rubric": list(t.rubric)},
 }

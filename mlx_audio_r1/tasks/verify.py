@@ -13,22 +13,23 @@ from collections.abc import Callable
 from mlx_audio_r1.tasks.boolean import Boolean, verify_boolean
 from mlx_audio_r1.tasks.choice import Choice, verify_choice
 from mlx_audio_r1.tasks.item import Item, Verdict
+from mlx_audio_r1.tasks.judged import Judged, verify_judged
 from mlx_audio_r1.tasks.label import Label, verify_label
 from mlx_audio_r1.tasks.number import Quantity, verify_number
 from mlx_audio_r1.tasks.reply import Reply
 from mlx_audio_r1.tasks.wording import Wording, verify_wording
 
-MOST_CHARACTERS = {Wording: 20_000}  # more is no answer but a loop
+MOST_CHARACTERS = {Wording: 20_000, Judged: 100_000}  # more is no answer but a loop
 USUAL_MOST = 8_000
-Target = Choice | Quantity | Label | Boolean | Wording
+Target = Choice | Quantity | Label | Boolean | Wording | Judged
 VERIFIERS: dict[type, Callable[[str, Item], Verdict]] = {
     Choice: verify_choice,
     Quantity: verify_number,
     Label: verify_label,
     Boolean: verify_boolean,
     Wording: verify_wording,
+    Judged: verify_judged,
 }
-KINDS = {"mcq": Choice, "number": Quantity, "label": Label, "boolean": Boolean, "text": Wording}
 
 
 def verify(answer: str, item: Item) -> Verdict:

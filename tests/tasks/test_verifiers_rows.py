@@ -226,7 +226,7 @@ LINE = {"schema": "audio-r1.task/1", "uid": "x", "turns": [], "target": {"kind":
         ("[]", "'list' object has no attribute 'get'"),
         (LINE | {"schema": "x/2"}, "schema 'x/2', expected 'audio-r1.task/1'"),
         ({k: v for k, v in LINE.items() if k != "target"}, "no target; a line looks like"),
-        (LINE | {"target": {"kind": "judge"}}, "target kind 'judge': known here are mcq, number"),
+        (LINE | {"target": {"kind": "essay"}}, "target kind 'essay': known here are mcq, number"),
         (LINE | {"target": {"kind": "mcq", "choices": ["a"], "gold": [1]}},
          "gold [1] points outside 1 choices"),
         (LINE | {"target": {"kind": "mcq", "choices": ["a"], "gold": []}}, "gold [] points outside"),

@@ -1,0 +1,1 @@
+"""Benchmarks: import, ask, score, compare, report."""
