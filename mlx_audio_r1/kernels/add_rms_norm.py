@@ -25,7 +25,7 @@ THREADS, MAX_WIDTH = 256, 8192
 
 def add_rms_norm(x: mx.array, residual: mx.array, weight: mx.array, eps: float = 1e-6) -> Pair:
     """x and residual (..., D), weight (D,), one dtype -> their sum, and the sum RMS-normed and weighted."""
-    return _op(x, residual, weight, eps=eps)
+    return OP(x, residual, weight, eps=eps)
 
 
 def reference(x: mx.array, residual: mx.array, weight: mx.array, *, eps: float) -> Pair:
@@ -57,5 +57,9 @@ def _launch(x: mx.array, residual: mx.array, weight: mx.array, *, eps: float) ->
     return total, normed
 
 
+def traffic(x: mx.array, residual: mx.array, weight: mx.array, **_: Any) -> int:
+    return 5 * x.nbytes
+
+
 launch = with_gradient(_launch, reference)
-_op = register(Op("add_rms_norm", reference, launch, fits))
+OP = register(Op("add_rms_norm", reference, launch, fits, traffic))

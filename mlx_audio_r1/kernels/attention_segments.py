@@ -105,6 +105,53 @@ def splits_of(tokens: int, groups: int) -> tuple[int, int]:
     return -(-tokens // each), each
 
 
+@dataclass(frozen=True)
+class Shape:
+    """How a launch over one segment is cut."""
+
+    tokens: int
+    rows: int    # query rows that read one kv head
+    blocks: int  # threadgroups they are dealt to, each reads the keys and values
+    splits: int
+    each: int    # tokens of a split
+
+
+def shape_of(queries: mx.array, keys: Store, own: bool) -> Shape:
+    B, H, L, _ = queries.shape
+    cache_rows, kv_heads, tokens = (keys if is_exact(keys) else keys[0]).shape[:3]
+    rows = H // kv_heads * L * (1 if own else B)
+    blocks = -(-rows // (SIMDGROUPS * SLOTS))
+    return Shape(tokens, rows, blocks, *splits_of(tokens, kv_heads * cache_rows * blocks))
+
+
+@dataclass(frozen=True)
+class SegmentTraffic:
+    """What a launch over one segment reads and writes, and what of it the merge reads: none if it is alone."""
+
+    bytes: int
+    parts: int
+
+
+def segment_traffic(queries: mx.array, keys: Store, values: Store, *, padding: mx.array | None = None,
+                    own: bool = True, alone: bool = False) -> SegmentTraffic:
+    """The formula at the top."""
+    shape = shape_of(queries, keys, own)
+    stores = [keys, values] if is_exact(keys) else [*keys, *values]
+    cache_rows = stores[0].shape[0]
+    shown = cache_rows * shape.tokens - (int(padding.sum()) if padding is not None else 0)
+    read = sum(x.nbytes for x in stores) // (cache_rows * shape.tokens) * shown * shape.blocks
+    whole = alone and shape.splits == 1
+    D, item = queries.shape[3], queries.itemsize if whole else 4
+    parts = shape.splits * queries.size // D * (D * item + 4)
+    return SegmentTraffic(read + shape.splits * queries.nbytes + parts, 0 if whole else parts)
+
+
+def merge_traffic(queries: mx.array, parts: Sequence[SegmentTraffic]) -> int:
+    """Parts read once, and the result; nothing where there is no merge."""
+    read = sum(part.parts for part in parts)
+    return read + queries.nbytes + queries.size // queries.shape[3] * 4 if read else 0
+
+
 def attend_segment(
     queries: mx.array,
     keys: Store,
@@ -123,13 +170,11 @@ def attend_segment(
     alone: this is the only segment, so that the part of a single split is the result, in the queries' dtype.
     """
     B, H, L, D = queries.shape
-    first = keys if is_exact(keys) else keys[0]
-    cache_rows, kv_heads, tokens = first.shape[:3]
-    rows = H // kv_heads * L * (1 if own else B)  # query rows that read one kv head
-    blocks = -(-rows // (SIMDGROUPS * SLOTS))
+    cache_rows, kv_heads = (keys if is_exact(keys) else keys[0]).shape[:2]
+    shape = shape_of(queries, keys, own)
+    rows, blocks, splits = shape.rows, shape.blocks, shape.splits
     slots = -(-rows // (blocks * SIMDGROUPS))
     simdgroups = -(-rows // (blocks * slots))
-    splits, each = splits_of(tokens, kv_heads * cache_rows * blocks)
     out = queries.dtype if alone and splits == 1 else mx.float32
     template = [("OUT", out), ("D", D), ("G", H // kv_heads), ("CAUSAL", own), ("SLOTS", slots),
                 ("NSG", simdgroups), ("TILE", TILE_VALUES // D)]
@@ -140,7 +185,7 @@ def attend_segment(
         template += [("BITS", form.bits), ("GROUP", form.group_size)]
     skipped = mx.zeros(cache_rows, mx.int32) if padding is None else padding.astype(mx.int32)
     output, lse = _segment_kernel(not is_exact(keys))(
-        inputs=[queries, *stores, skipped, float(scale), tokens, each, L, rows, blocks],
+        inputs=[queries, *stores, skipped, float(scale), shape.tokens, shape.each, L, rows, blocks],
         template=template,
         grid=(splits * simdgroups * 32, kv_heads, cache_rows * blocks),
         threadgroup=(simdgroups * 32, 1, 1),

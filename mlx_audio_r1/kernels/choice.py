@@ -34,12 +34,14 @@ Arrays = tuple[mx.array, ...]
 @dataclass(frozen=True, eq=False)
 class Op:
     """reference and launch: the same function of arrays and keywords, to one array or a tuple.
-    fits: whether the kernel can take these arguments."""
+    fits: whether the kernel can take these arguments. bytes: what its launches read and write then, in all, as
+    its module's docstring counts."""
 
     name: str
     reference: Callable[..., Any]
     launch: Callable[..., Any]
     fits: Callable[..., bool]
+    bytes: Callable[..., int]
 
     def __call__(self, *arrays: mx.array, **options: Any) -> Any:
         side = self.launch if _chosen(self, arrays, options) else self.reference

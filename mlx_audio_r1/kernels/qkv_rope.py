@@ -32,7 +32,7 @@ def qkv_rope(
     """qkv (B, L, (heads + 2 kv_heads) D), queries first, then keys, then values; bias of its last axis;
     offset (B,) int32, the position of each row's first. -> queries (B, heads, L, D), keys and values
     (B, kv_heads, L, D), of which queries and keys are turned. D is even."""
-    return _op(qkv, bias, offset, heads=heads, kv_heads=kv_heads, base=base)
+    return OP(qkv, bias, offset, heads=heads, kv_heads=kv_heads, base=base)
 
 
 def reference(
@@ -81,5 +81,12 @@ def _launch(
     return queries, keys, values
 
 
+def traffic(
+    qkv: mx.array, bias: mx.array, offset: mx.array, *, heads: int, kv_heads: int, base: float
+) -> int:
+    turned = qkv.size // (heads + 2 * kv_heads) * (heads + kv_heads)
+    return 3 * qkv.nbytes + 4 * turned // 2
+
+
 launch = with_gradient(_launch, reference)
-_op = register(Op("qkv_rope", reference, launch, fits))
+OP = register(Op("qkv_rope", reference, launch, fits, traffic))

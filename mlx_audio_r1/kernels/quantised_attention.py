@@ -23,7 +23,9 @@ from mlx_audio_r1.kernels.attention_segments import (
     Store,
     attend_segment,
     merge,
+    merge_traffic,
     reference_part,
+    segment_traffic,
     why_unsupported,
 )
 from mlx_audio_r1.kernels.choice import Op, register
@@ -46,31 +48,38 @@ def quantised_attention(
     A position that sees nothing gives 0 and -inf.
     """
     skipped = [] if padding is None else [padding]
-    return _op(queries, *keys, *values, *skipped, scale=scale, bits=form.bits, group_size=form.group_size)
+    return OP(queries, *keys, *values, *skipped, scale=scale, bits=form.bits, group_size=form.group_size)
 
 
 def reference(queries: mx.array, *stores: mx.array, scale: float, bits: int, group_size: int) -> Result:
     """The same in plain operations and float32: dequantise, softmax, weighted sum. stores: the parts of keys,
     those of values, padding or none."""
-    keys, values, padding = _sorted(stores)
+    keys, values, padding = parts_of(stores)
     part = reference_part(queries, keys, values, scale, Affine(bits, group_size), padding=padding)
     return part.output.squeeze(3).astype(queries.dtype), part.lse.squeeze(3)
 
 
 def launch(queries: mx.array, *stores: mx.array, scale: float, bits: int, group_size: int) -> Result:
     """The kernel: 1 launch up to 64 tokens or where the rows fill the GPU without splits, else 2."""
-    keys, values, padding = _sorted(stores)
+    keys, values, padding = parts_of(stores)
     part = attend_segment(queries, keys, values, scale, Affine(bits, group_size), padding=padding, alone=True)
     return merge([part], queries.dtype)
 
 
 def fits(queries: mx.array, *stores: mx.array, scale: float, bits: int, group_size: int) -> bool:
-    keys, values, _ = _sorted(stores)
+    keys, values, _ = parts_of(stores)
     return why_unsupported(queries, keys, values, Affine(bits, group_size), own=True) is None
 
 
-def _sorted(stores: tuple[mx.array, ...]) -> tuple[Store, Store, mx.array | None]:
+def traffic(queries: mx.array, *stores: mx.array, scale: float, bits: int, group_size: int) -> int:
+    keys, values, padding = parts_of(stores)
+    part = segment_traffic(queries, keys, values, padding=padding, alone=True)
+    return part.bytes + merge_traffic(queries, [part])
+
+
+def parts_of(stores: tuple[mx.array, ...]) -> tuple[Store, Store, mx.array | None]:
+    """Keys, values, padding."""
     return stores[:3], stores[3:6], stores[6] if len(stores) > 6 else None
 
 
-_op = register(Op("quantised_attention", reference, launch, fits))
+OP = register(Op("quantised_attention", reference, launch, fits, traffic))

@@ -15,6 +15,7 @@ that is faster than plain operations, which read the prefix once too, is to be m
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import mlx.core as mx
 
@@ -25,8 +26,10 @@ from mlx_audio_r1.kernels.attention_segments import (
     attend_segment,
     is_exact,
     merge,
+    merge_traffic,
     reference_merge,
     reference_part,
+    segment_traffic,
     why_unsupported,
 )
 from mlx_audio_r1.kernels.choice import Op, register
@@ -50,7 +53,7 @@ def shared_prefix_attention(
     """
     arrays, kinds = flat([*segments, own])
     skipped = [] if padding is None else [padding]
-    return _op(queries, *arrays, *skipped, scale=scale, kinds=kinds, bits=form.bits, group_size=form.group_size)
+    return OP(queries, *arrays, *skipped, scale=scale, kinds=kinds, bits=form.bits, group_size=form.group_size)
 
 
 def flat(pairs: Sequence[Pair]) -> tuple[list[mx.array], str]:
@@ -62,7 +65,7 @@ def flat(pairs: Sequence[Pair]) -> tuple[list[mx.array], str]:
 def reference(queries: mx.array, *arrays: mx.array, scale: float, kinds: str, bits: int | None,
               group_size: int) -> Result:
     """The same in plain operations and float32. arrays: those of `flat`, padding or none."""
-    segments, own, padding = _pairs(arrays, kinds)
+    segments, own, padding = pairs_of(arrays, kinds)
     form = Affine(bits, group_size)
     shared = [reference_part(queries, *segment, scale, form, own=False) for segment in segments]
     last = reference_part(queries, *own, scale, form, padding=padding)
@@ -72,7 +75,7 @@ def reference(queries: mx.array, *arrays: mx.array, scale: float, kinds: str, bi
 def launch(queries: mx.array, *arrays: mx.array, scale: float, kinds: str, bits: int | None,
            group_size: int) -> Result:
     """The kernels: a launch for each pair, and the merge."""
-    segments, own, padding = _pairs(arrays, kinds)
+    segments, own, padding = pairs_of(arrays, kinds)
     form = Affine(bits, group_size)
     shared = [attend_segment(queries, *segment, scale, form, own=False) for segment in segments]
     return merge([*shared, attend_segment(queries, *own, scale, form, padding=padding)], queries.dtype)
@@ -80,13 +83,21 @@ def launch(queries: mx.array, *arrays: mx.array, scale: float, kinds: str, bits:
 
 def fits(queries: mx.array, *arrays: mx.array, scale: float, kinds: str, bits: int | None,
          group_size: int) -> bool:
-    segments, own, _ = _pairs(arrays, kinds)
+    segments, own, _ = pairs_of(arrays, kinds)
     form = Affine(bits, group_size)
     reasons = [why_unsupported(queries, *segment, form, own=False) for segment in segments]
     return not any([*reasons, why_unsupported(queries, *own, form, own=True)])
 
 
-def _pairs(arrays: tuple[mx.array, ...], kinds: str) -> tuple[list[Pair], Pair, mx.array | None]:
+def traffic(queries: mx.array, *arrays: mx.array, kinds: str, **_: Any) -> int:
+    """Without the copies that put the parts of more than one shared segment together."""
+    segments, own, padding = pairs_of(arrays, kinds)
+    parts = [segment_traffic(queries, *segment, own=False) for segment in segments]
+    parts.append(segment_traffic(queries, *own, padding=padding))
+    return sum(part.bytes for part in parts) + merge_traffic(queries, parts)
+
+
+def pairs_of(arrays: tuple[mx.array, ...], kinds: str) -> tuple[list[Pair], Pair, mx.array | None]:
     """The segments, the own keys and values, the padding."""
     pairs: list[Pair] = []
     at = 0
@@ -99,4 +110,4 @@ def _pairs(arrays: tuple[mx.array, ...], kinds: str) -> tuple[list[Pair], Pair, 
     return pairs[:-1], pairs[-1], arrays[at] if at < len(arrays) else None
 
 
-_op = register(Op("shared_prefix_attention", reference, launch, fits))
+OP = register(Op("shared_prefix_attention", reference, launch, fits, traffic))

@@ -45,7 +45,8 @@ def sides() -> Sides:
 
 @pytest.fixture
 def double(sides: Sides) -> Iterator[Op]:
-    op = register(Op("double", sides.side("reference"), sides.side("kernel"), lambda x: x.size > 1))
+    op = register(Op("double", sides.side("reference"), sides.side("kernel"), lambda x: x.size > 1,
+                     lambda x: 2 * x.nbytes))
     yield op
     del OPS["double"]
 
@@ -95,7 +96,7 @@ def test_a_broken_kernel_falls_back_with_one_warning(simulation: Simulation) -> 
         return built(inputs=[x], output_shapes=[x.shape], output_dtypes=[x.dtype], grid=(x.size, 1, 1),
                      threadgroup=(32, 1, 1))[0]
 
-    op = register(Op("broken", lambda x: 2 * x, launch, lambda x: True))
+    op = register(Op("broken", lambda x: 2 * x, launch, lambda x: True, lambda x: 2 * x.nbytes))
     try:
         with configured("on") as state:
             with pytest.warns(RuntimeWarning, match="the kernel broken does not run on this device") as caught:

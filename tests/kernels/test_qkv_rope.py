@@ -9,33 +9,22 @@ import numpy as np
 import pytest
 
 from mlx_audio_r1.kernels import qkv_rope as op
+from mlx_audio_r1.kernels.proofs.qkv_rope import OPTIONS as GIVEN
+from mlx_audio_r1.kernels.proofs.qkv_rope import case, reference64
 from tests.kernels.grid import DTYPES, ORDERS, assert_as_good, cases, exact, noise
 from tests.metalsim import mutation_test, options
 from tests.metalsim.simulate import Simulation
 
-HEADS, KV_HEADS, BASE = 3, 1, 1e6
-GIVEN: dict[str, Any] = {"heads": HEADS, "kv_heads": KV_HEADS, "base": BASE}
-Arrays = tuple[mx.array, mx.array, mx.array]
+HEADS, KV_HEADS, BASE = GIVEN["heads"], GIVEN["kv_heads"], GIVEN["base"]
+Arrays = tuple[mx.array, ...]
 
 
 def arrays(batch: int, length: int, dtype: mx.Dtype, dims: int = 8) -> Arrays:
-    width = (HEADS + 2 * KV_HEADS) * dims
-    offset = (mx.arange(batch) * 17 % 5).astype(mx.int32)
-    return noise((batch, length, width), dtype, 1), noise((width,), dtype, 2), offset
+    return case(length, batch, dtype, dims).arrays
 
 
-def rotated(qkv: mx.array, bias: mx.array, offset: mx.array) -> list[np.ndarray]:
-    """In float64, of the sum that is rounded to the dtype as the projection's output is."""
-    x = exact(qkv + bias)
-    batch, length, width = x.shape
-    dims = width // (HEADS + 2 * KV_HEADS)
-    x = x.reshape(batch, length, -1, dims).transpose(0, 2, 1, 3)
-    position = np.asarray(offset)[:, None] + np.arange(length)
-    angle = position[..., None] * BASE ** (-2 * np.arange(dims // 2) / dims)
-    c, s = np.cos(angle)[:, None], np.sin(angle)[:, None]
-    a, b = np.split(x, 2, axis=-1)
-    turned = np.concatenate([a * c - b * s, a * s + b * c], axis=-1)
-    return [turned[:, :HEADS], turned[:, HEADS : HEADS + KV_HEADS], x[:, HEADS + KV_HEADS :]]
+def rotated(*given: mx.array) -> tuple[np.ndarray, ...]:
+    return reference64(*given, **GIVEN)
 
 
 def assert_good(got: Any, given: Arrays) -> None:

@@ -12,7 +12,7 @@ import pytest
 from mlx_audio_r1.kernels import quantised_attention as op
 from mlx_audio_r1.kernels.attention_segments import Affine, Parts, merge, splits_of, why_unsupported
 from mlx_audio_r1.kernels.choice import configured
-from tests.kernels.attention import DTYPES, Store, attention64, bound, error, exact64, normal, packed, plain
+from tests.kernels.attention import DTYPES, Store, attention64, bound, error, exact, normal, packed, plain
 from tests.metalsim import ORDERS, options
 from tests.metalsim.simulate import Simulation
 
@@ -115,8 +115,8 @@ def holds_where_something_is_seen(arguments: tuple[Any, ...], padding: Sequence[
     output, lse = launched(*arguments, mx.array(padding))
     seen = np.isfinite(expected_lse)
     assert np.array_equal(np.isfinite(np.array(lse)), seen)
-    assert np.abs(exact64(output) - expected).max() <= 2e-6
-    assert np.abs(exact64(lse)[seen] - expected_lse[seen]).max() <= LSE_ERROR
+    assert np.abs(exact(output) - expected).max() <= 2e-6
+    assert np.abs(exact(lse)[seen] - expected_lse[seen]).max() <= LSE_ERROR
 
 
 def test_a_row_that_sees_nothing_is_nought(simulation: Simulation) -> None:
@@ -207,8 +207,8 @@ def test_the_merge_of_parts(simulation: Simulation, splits: tuple[int, int], dty
     parts[0].lse[:, :2, :, -1] = -mx.inf  # heads 0 and 1 of a single part see nothing
     parts[0].output[:, :2, :, -1] = 0
     output, lse = merge(parts, dtype)
-    lses = np.concatenate([exact64(p.lse) for p in parts], 3)
-    outputs = np.concatenate([exact64(p.output) for p in parts], 3)
+    lses = np.concatenate([exact(p.lse) for p in parts], 3)
+    outputs = np.concatenate([exact(p.output) for p in parts], 3)
     with np.errstate(divide="ignore"):
         expected_lse = np.logaddexp.reduce(lses, axis=-1)
     weights = np.exp(lses - np.where(np.isfinite(expected_lse), expected_lse, 0)[..., None])
@@ -217,7 +217,7 @@ def test_the_merge_of_parts(simulation: Simulation, splits: tuple[int, int], dty
     assert error(output, expected) <= tolerance
     seen = np.isfinite(expected_lse)
     assert np.array_equal(np.isfinite(np.array(lse)), seen)
-    assert np.abs(exact64(lse)[seen] - expected_lse[seen]).max() <= 2e-5
+    assert np.abs(exact(lse)[seen] - expected_lse[seen]).max() <= 2e-5
     assert all(launch.findings == [] for launch in simulation.launches)
 
 

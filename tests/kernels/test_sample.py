@@ -10,39 +10,17 @@ import pytest
 from mlx_lm.sample_utils import apply_min_p, apply_top_k, apply_top_p
 
 from mlx_audio_r1.kernels import sample as op
-from tests.kernels.grid import DTYPES, ORDERS, cases, exact, noise
+from mlx_audio_r1.kernels.proof import Case
+from mlx_audio_r1.kernels.proofs.sample import EVERY, FILTERS, judge
+from tests.kernels.grid import DTYPES, ORDERS, cases, noise
 from tests.metalsim import options
 from tests.metalsim.simulate import Simulation
-
-EVERY = {"temperature": 1.0, "top_p": 1.0, "min_p": 0.0, "top_k": 0}
-FILTERS = ({}, {"top_p": 0.8}, {"min_p": 0.05}, {"top_k": 5}, {"top_p": 0.9, "min_p": 0.02, "top_k": 6},
-           {"top_p": 0.95, "temperature": 0.7})
-
-
-def distribution(row: np.ndarray, temperature: float, top_p: float, min_p: float, top_k: int) -> np.ndarray:
-    """Probabilities of the tokens; of equal ones the lower number comes first."""
-    order = np.argsort(-row, kind="stable")
-    weight = np.exp(row - row.max())
-    keep = row > -np.inf
-    if 0 < top_p < 1:
-        above = np.array([weight[row > v].sum() for v in row])
-        keep &= above < top_p * weight.sum()
-    if min_p > 0:
-        keep &= row >= row.max() + np.log(min_p)
-    if 0 < top_k < len(row):
-        keep &= np.isin(np.arange(len(row)), order[:top_k])
-    p = np.where(keep, np.exp((row - row.max()) / temperature), 0)
-    return p / p.sum()
 
 
 def assert_drawn(tokens: mx.array, logprobs: mx.array, uniform: mx.array, **given: Any) -> None:
     """A token's stretch of the distribution holds its number, up to the rounding of a sum."""
-    assert tokens.dtype == mx.uint32
-    for token, row, u in zip(tokens.tolist(), exact(logprobs), uniform.tolist(), strict=True):
-        p = distribution(row, **given)
-        reached = np.cumsum(p)
-        assert p[token] > 0
-        assert reached[token] - p[token] - 1e-5 <= u <= reached[token] + 1e-5
+    for verdict in judge(Case("", (logprobs, uniform), given), tokens):
+        assert verdict.error <= verdict.bound
 
 
 def drawn(side: Any, logprobs: mx.array, uniform: mx.array, **given: Any) -> mx.array:

@@ -9,34 +9,19 @@ import numpy as np
 import pytest
 
 from mlx_audio_r1.kernels import token_statistics as op
+from mlx_audio_r1.kernels.proofs.token_statistics import case, gradient64, reference64
 from tests.kernels.grid import DTYPES, ORDERS, assert_as_good, cases, exact, noise
 from tests.metalsim import mutation_test, options
 from tests.metalsim.simulate import Simulation
 
 
-def arrays(batch: int, size: int, dtype: mx.Dtype) -> tuple[mx.array, mx.array]:
-    return noise((batch, size), dtype, 1, scale=3.0), mx.arange(batch).astype(mx.int32) * 7 % size
-
-
-def statistics(logits: mx.array, targets: mx.array) -> tuple[np.ndarray, ...]:
-    x = exact(logits)
-    top = x.max(-1, keepdims=True)
-    log_sum = np.log(np.exp(x - top).sum(-1)) + top[:, 0]
-    log_p = x - log_sum[:, None]
-    entropy = -(np.exp(log_p) * np.where(np.isinf(x), 0, log_p)).sum(-1)
-    return log_p[np.arange(len(x)), np.asarray(targets)], entropy, log_sum
+def arrays(batch: int, size: int, dtype: mx.Dtype) -> tuple[mx.array, ...]:
+    return case(size, batch, dtype).arrays
 
 
 def gradient(logits: mx.array, targets: mx.array, cotangents: list[mx.array]) -> tuple[np.ndarray, float]:
-    """And the largest sum of the sizes of its terms."""
-    _, entropy, log_sum = statistics(logits, targets)
-    d_logp, d_entropy, d_sum = (exact(c)[:, None] for c in cotangents)
-    log_p = exact(logits) - log_sum[:, None]
-    slope = d_sum - d_logp - d_entropy * (log_p + entropy[:, None])
-    onehot = np.arange(logits.shape[1]) == np.asarray(targets)[:, None]
-    sizes = abs(d_sum) + abs(d_logp) + abs(d_entropy * (log_p + entropy[:, None]))
-    terms = np.exp(log_p) * sizes + onehot * abs(d_logp)
-    return np.exp(log_p) * slope + onehot * d_logp, float(terms.max())
+    [found] = gradient64(logits, targets, cotangents=cotangents)
+    return found
 
 
 def pulled(side: Any, logits: mx.array, targets: mx.array, cotangents: list[mx.array]) -> mx.array:
@@ -47,7 +32,7 @@ def pulled(side: Any, logits: mx.array, targets: mx.array, cotangents: list[mx.a
 def test_as_good_as_plain_operations(simulation: Simulation, size: int, batch: int, dtype: mx.Dtype) -> None:
     logits, targets = arrays(batch, size, dtype)
     cotangents = [noise((batch,), mx.float32, seed) for seed in (4, 5, 6)]
-    plain, want = op.reference(logits, targets), statistics(logits, targets)
+    plain, want = op.reference(logits, targets), reference64(logits, targets)
     d_plain, d_want = pulled(op.reference, logits, targets, cotangents), gradient(logits, targets, cotangents)
     for order in ORDERS:
         with options(**order):
@@ -74,13 +59,13 @@ def test_bytes_are_those_of_the_docstring(simulation: Simulation, rows: int, siz
 
 def test_a_vocabulary_of_158720(simulation: Simulation) -> None:
     logits, targets = arrays(1, 158_720, mx.bfloat16)
-    for got, want in zip(op.launch(logits, targets), statistics(logits, targets), strict=True):
+    for got, want in zip(op.launch(logits, targets), reference64(logits, targets), strict=True):
         assert abs(float(got[0]) - want[0]) < 1e-5 * max(1, abs(want[0]))
 
 
 def test_slices_and_transposes(simulation: Simulation) -> None:
     logits, targets = noise((50, 9), mx.float32, 1).T[1:6], mx.arange(10, dtype=mx.uint32)[::2]
-    for triple in zip(op.launch(logits, targets), op.reference(logits, targets), statistics(logits, targets),
+    for triple in zip(op.launch(logits, targets), op.reference(logits, targets), reference64(logits, targets),
                       strict=True):
         assert_as_good(*triple)
 
@@ -90,7 +75,7 @@ def test_tokens_that_are_not_there_and_large_logits(simulation: Simulation, dtyp
     logits = mx.concatenate([mx.full((2, 40), -mx.inf), 500 * noise((2, 30), mx.float32, 1),
                              mx.full((2, 40), -mx.inf)], axis=1).astype(dtype)
     targets = mx.array([45, 69], mx.int32)
-    for got, want in zip(op.launch(logits, targets), statistics(logits, targets), strict=True):
+    for got, want in zip(op.launch(logits, targets), reference64(logits, targets), strict=True):
         assert np.allclose(exact(got), want, rtol=1e-5, atol=1e-4)
     cotangents = [mx.array([1.0, -2.0]), mx.array([0.5, 1.0]), mx.array([0.0, 3.0])]
     got, want = (pulled(side, logits, targets, cotangents) for side in (op.launch, op.reference))

@@ -1,0 +1,1 @@
+"""What proves each op: one file an op, with its cases and its float64 reference. See ../proof.py."""
