@@ -25,6 +25,7 @@ from mlx_audio_r1.errors import AudioError, PromptError
 from mlx_audio_r1.generate import KV_GROUP_SIZES, Generation, Settings, settings_from
 from mlx_audio_r1.hub import NANO, NANO_NAME, locate
 from mlx_audio_r1.mel import log_mel
+from mlx_audio_r1.models.decoder import prepare
 from mlx_audio_r1.models.step_audio_r1 import Model
 from mlx_audio_r1.prompt import (
     AudioPart,
@@ -347,6 +348,7 @@ def load(
 
         adapters.load_adapter(model, adapter_path)
         adapters.settle(model)
+    prepare(model.language_model, lazy=lazy)
     tokenizer = Tokenizer.from_folder(folder, model.config.eos_token_ids)
     defaults = settings_from(_generation_config(folder))
     return AudioR1(model, tokenizer, str(path_or_repo or NANO_NAME), defaults, chunk_seconds, adapter_path)

@@ -152,6 +152,11 @@ def _chosen(op: Op, arrays: Arrays, options: Mapping[str, Any]) -> bool:
     return _choice.winners[key]["kernel"]
 
 
+def allowed(*ops: str) -> bool:
+    """Whether the switch lets any of these run a kernel here. A name that is no op follows the mode for all."""
+    return any(_choice.mode(op) != "off" for op in ops) and on_metal()
+
+
 def on_metal() -> bool:
     """Whether kernels can run: Metal, and no call for the CPU where there is a GPU."""
     return mx.metal.is_available() and (mx.default_device().type == mx.gpu or not mx.is_available(mx.gpu))

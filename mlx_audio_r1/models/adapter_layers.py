@@ -16,6 +16,8 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.tuner import dora, lora
 
+from mlx_audio_r1.models.packed import times
+
 Factors = tuple[mx.array, mx.array]
 
 
@@ -90,7 +92,7 @@ class DoRALinear(_Adapted, dora.DoRALinear):
     def _norm(self) -> mx.array:
         """|W + sBA| from |W|^2 + 2 s <W, BA> + s^2 |BA|^2, row by row: nothing of W's size is made."""
         rows = self.lora_b.T  # (out, r)
-        across = _times(self.linear, self.lora_a.T).T  # W A, (out, r)
+        across = times(self.linear, self.lora_a.T).T  # W A, (out, r)
         gram = self.lora_a.T @ self.lora_a
         square = (rows * (2 * self.scale * across + self.scale**2 * (rows @ gram))).sum(axis=-1)
         return mx.sqrt(mx.maximum(self._squares + square, 1e-30))
@@ -142,16 +144,6 @@ def in_features(linear: nn.Module) -> int:
     """Values a linear takes. mlx-lm's DoRA gets this wrong where 32 is no multiple of the bits."""
     width = linear.weight.shape[-1]
     return width * 32 // linear.bits if isinstance(linear, nn.QuantizedLinear) else width
-
-
-def _times(linear: nn.Module, x: mx.array) -> mx.array:
-    """x W^T without the bias, float32 for float32 x."""
-    if not isinstance(linear, nn.QuantizedLinear):
-        return x @ linear.weight.T
-    return mx.quantized_matmul(
-        x, linear.weight, scales=linear.scales, biases=linear.get("biases"), transpose=True,
-        group_size=linear.group_size, bits=linear.bits, mode=linear.mode,
-    )  # fmt: skip
 
 
 def _keep(module: nn.Module, name: str, value: object) -> None:

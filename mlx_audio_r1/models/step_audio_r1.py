@@ -16,9 +16,9 @@ from mlx_lm.models import qwen2
 
 from mlx_audio_r1.config import ModelConfig
 from mlx_audio_r1.errors import PromptError
-from mlx_audio_r1.models.attention import open_attention
 from mlx_audio_r1.models.audio_adaptor import AudioAdaptor
 from mlx_audio_r1.models.audio_encoder import AudioEncoder
+from mlx_audio_r1.models.decoder import open_decoder
 
 
 class Model(nn.Module):
@@ -30,7 +30,7 @@ class Model(nn.Module):
         self.adapter_off = False  # set while adapters.disabled is in force
         self.audio_encoder = AudioEncoder(config.audio)
         self.audio_adaptor = AudioAdaptor(config.audio)
-        self.language_model = open_attention(qwen2.Model(qwen2.ModelArgs.from_dict(asdict(config.text))))
+        self.language_model = open_decoder(qwen2.Model(qwen2.ModelArgs.from_dict(asdict(config.text))))
 
     def encode_audio(self, log_mel: mx.array) -> mx.array:
         """One chunk, (T, n_mels) -> (N, hidden_size).
