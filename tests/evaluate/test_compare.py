@@ -1,0 +1,93 @@
+"""Two runs over the same items, on folders written by hand."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from mlx_audio_r1.errors import EvaluationError
+from mlx_audio_r1.evaluate.compare import compare
+from mlx_audio_r1.evaluate.results import FULL, ITEMS, REAL, RUN, SCORES
+from mlx_audio_r1.evaluate.score_rows import ScoreRow, read_scores, write_scores
+from mlx_audio_r1.evaluate.scoring import Score
+from mlx_audio_r1.tasks.boolean import Boolean
+from mlx_audio_r1.tasks.item import Item, Turn
+from mlx_audio_r1.tasks.item_files import item_to_json
+
+
+def folder(path, values, *, bench="b", scorer="s", groups=lambda i: {}, **run):
+    """A run: values[i] of item i, one a sample; None left out by the scorer."""
+    path.mkdir()
+    (path / RUN).write_text(json.dumps({"model": path.name, **run}))
+    rows, items = [], []
+    for i, samples in values.items():
+        turns = (Turn("user", ("?",)),)
+        items.append(Item(f"{bench}:{i}", turns, Boolean(True), bench=bench, groups=groups(i)))
+        for sample, value in enumerate(samples):
+            rows.append(ScoreRow(f"{bench}:{i}", bench, sample, FULL, REAL, {scorer: Score(value)}))
+            rows.append(ScoreRow(f"{bench}:{i}", bench, sample, 0, REAL, {scorer: Score(0.0)}))
+            rows.append(ScoreRow(f"{bench}:{i}", bench, sample, FULL, "silence", {scorer: Score(0.0)}))
+    (path / ITEMS).write_text("".join(json.dumps(item_to_json(item)) + "\n" for item in items))
+    write_scores(path, rows)
+    return path
+
+
+def test_rows_come_back_as_they_were(tmp_path):
+    scores = {"s": Score(None, "Härp", "how", {"edits": 3}), "t": Score(1.0)}
+    rows = [ScoreRow("u", "b", 2, 64, "noise", scores)]
+    write_scores(tmp_path, rows)
+    assert read_scores(tmp_path) == rows and not rows[0].plain
+
+
+def test_numbers_of_a_table_of_four(tmp_path):
+    """40 both right, 25 both wrong, 12 A alone, 3 B alone."""
+    a = {i: [float(i < 52)] for i in range(80)}
+    b = {i: [float(i < 40 or 52 <= i < 55)] for i in range(80)}
+    found = compare(folder(tmp_path / "a", a), folder(tmp_path / "b", b))
+    [row] = found.rows
+    assert (row.n, row.better_a, row.better_b) == (80, 12, 3)
+    assert (row.a, row.b) == (52 / 80, 43 / 80)
+    assert row.p == pytest.approx(stats.binomtest(3, 15).pvalue)
+    change = [b[i][0] - a[i][0] for i in range(80)]
+    drawn = stats.bootstrap((change,), np.mean, n_resamples=10_000, method="percentile", rng=1)
+    assert row.difference[0] == pytest.approx(-9 / 80)
+    assert row.difference[1:] == pytest.approx(tuple(drawn.confidence_interval), abs=0.013)  # one item's worth
+    assert len(found.flips) == 15 and found.missing == (0, 0)
+    assert found.settings == {"model": ("a", "b")}
+
+
+def test_samples_of_an_item_are_its_mean_and_groups_are_split(tmp_path):
+    groups = lambda i: {"task": "music" if i else "sound"}  # noqa: E731
+    a = folder(tmp_path / "a", {0: [1.0, 0.0], 1: [1.0, 1.0], 2: [0.0, 0.0]}, groups=groups)
+    b = folder(tmp_path / "b", {0: [1.0, 1.0], 1: [1.0, 0.0], 2: [0.0, 0.0]}, groups=groups)
+    found = compare(a, b, groups=["task"])
+    assert [(r.group, r.n, r.a, r.b) for r in found.rows] == [
+        ("", 3, 0.5, 0.5), ("task=music", 2, 0.5, 0.25), ("task=sound", 1, 0.5, 1.0)]  # fmt: skip
+    assert (found.rows[0].better_a, found.rows[0].better_b, found.rows[0].p) == (1, 1, 1.0)
+    assert found.flips == (("b:0", 0.5, 1.0), ("b:1", 1.0, 0.5))
+
+
+def test_what_one_run_alone_has_takes_no_part_and_is_counted(tmp_path):
+    a = folder(tmp_path / "a", {0: [1.0], 1: [1.0], 2: [None]})
+    b = folder(tmp_path / "b", {1: [0.0], 2: [1.0], 3: [0.0], 4: [0.0]})
+    found = compare(a, b)
+    assert found.rows[0].n == 1 and found.missing == (1, 3)
+
+
+def test_what_cannot_be_compared_is_said_in_one_line(tmp_path):
+    a = folder(tmp_path / "a", {0: [1.0]})
+    b = folder(tmp_path / "b", {0: [1.0]}, bench="other")
+    with pytest.raises(EvaluationError, match="no item is in both"):
+        compare(a, b)
+    with pytest.raises(EvaluationError, match="no item scored by nobody is in both"):
+        compare(a, a, "nobody")
+    (b / SCORES).unlink()
+    with pytest.raises(EvaluationError, match="No such file or directory; run audio-r1 eval score"):
+        compare(a, b)
+    (b / SCORES).write_text('{"uid": 1}\n')
+    with pytest.raises(EvaluationError, match="no scores"):
+        compare(a, b)
+    (a / RUN).unlink()
+    with pytest.raises(EvaluationError, match="cannot be read; give a folder of audio-r1 eval run"):
+        compare(a, folder(tmp_path / "c", {0: [1.0]}))
