@@ -4,30 +4,31 @@
     on     the kernel, wherever it can
     auto   the faster of the two, measured once a device, MLX version, op and size, and kept in a file
 
+Where nothing is said it is `auto` for the ops whose every case held on this device (`audio-r1 kernels
+--verify`), and `off` for the others: nobody has run these kernels on a GPU but those who did that.
+
 A kernel never runs without Metal, on shapes or dtypes that its op does not fit, or after it failed to compile
-on this device: then the plain operations do, with one warning. The surprise: MLX compiles a kernel when its
-result is computed, long after the call, so each is tried on made-up inputs of the same shapes first.
+on this device or gave other numbers than the plain operations: then these do, with one warning (trial.py).
 """
 
 from __future__ import annotations
 
-import json
-import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
-from mlx_audio_r1.errors import AudioR1Error, DiskError
-from mlx_audio_r1.files import write_file
+from mlx_audio_r1.errors import AudioR1Error
+from mlx_audio_r1.kernels import found, proofs
+from mlx_audio_r1.kernels.found import Found
+from mlx_audio_r1.kernels.trial import made_up, times, tried
 
 MODES = ("off", "auto", "on")
-REPEATS = 5        # timings of each side, the least counts
-BURST = 4          # calls in one timing
+EXACT_UP_TO = 16  # axes up to it are tried one by one, longer ones up to the next power of two
 Arrays = tuple[mx.array, ...]
 
 
@@ -35,17 +36,24 @@ Arrays = tuple[mx.array, ...]
 class Op:
     """reference and launch: the same function of arrays and keywords, to one array or a tuple.
     fits: whether the kernel can take these arguments. bytes: what its launches read and write then, in all, as
-    its module's docstring counts."""
+    its module's docstring counts. made_up: arrays like the given ones, of which only shape and dtype are known,
+    to try and to measure it with; needed where normal numbers and noughts make no sense."""
 
     name: str
     reference: Callable[..., Any]
     launch: Callable[..., Any]
     fits: Callable[..., bool]
     bytes: Callable[..., int]
+    made_up: Callable[..., Sequence[mx.array]] | None = None
 
     def __call__(self, *arrays: mx.array, **options: Any) -> Any:
         side = self.launch if _chosen(self, arrays, options) else self.reference
         return side(*arrays, **options)
+
+    @property
+    def is_off(self) -> bool:
+        """Whether the kernel cannot run here, so that nothing need be made ready for it."""
+        return not allowed(self.name)
 
 
 OPS: dict[str, Op] = {}
@@ -59,23 +67,29 @@ def register(op: Op) -> Op:
 
 @dataclass
 class Choice:
-    """The switch, the file of winners, and what was found out in this process."""
+    """The switch, the file, what it held, and what was found out in this process."""
 
-    default: str = "off"
+    default: str | None = None
     per_op: Mapping[str, str] = field(default_factory=dict)
     file: Path | None = None
-    winners: dict[str, dict[str, Any]] = field(default_factory=dict)  # by key: kernel, ratio
-    tried: set[str] = field(default_factory=set)
+    found: Found = field(default_factory=Found)
+    decided: dict[Hashable, bool] = field(default_factory=dict)  # by op and arguments: whether the kernel runs
     broken: dict[str, str] = field(default_factory=dict)  # op -> why its kernel does not run here
+    compile_ms: dict[str, float] = field(default_factory=dict)
 
     def mode(self, op: str) -> str:
-        return self.per_op.get(op, self.default)
+        proven = self.found.verified.get(found.place(), {}).get(op, False)
+        return self.per_op.get(op) or self.default or ("auto" if proven else "off")
 
 
 _choice = Choice()
 
 
-def configure(switch: str = "off", file: Path | None = None) -> None:
+def current() -> Choice:
+    return _choice
+
+
+def configure(switch: str = "", file: Path | None = None) -> None:
     """Set the switch: `off`, `auto` or `on`, and `op=mode` for single ops, by commas: `auto,add_rms_norm=off`.
 
     file: where `auto` keeps its winners; without one they last as long as the process. Raises AudioR1Error
@@ -97,63 +111,35 @@ def configured(switch: str, file: Path | None = None) -> Iterator[Choice]:
 
 
 def _parsed(switch: str, file: Path | None) -> Choice:
-    default, per_op = "off", {}
+    default, per_op = None, {}
+    known = OPS.keys() | set(proofs.names())
     for part in filter(None, map(str.strip, switch.split(","))):
         op, _, mode = part.rpartition("=")
         if mode not in MODES:
             raise AudioR1Error(f"kernels: '{part}' is not a mode; use {', '.join(MODES)} or op=mode")
-        if op and op not in OPS:
-            raise AudioR1Error(f"kernels: there is no op '{op}'; there are {', '.join(sorted(OPS))}")
+        if op and op not in known:
+            raise AudioR1Error(f"kernels: there is no op '{op}'; there are {', '.join(sorted(known))}")
         if op:
             per_op[op] = mode
         else:
             default = mode
-    return Choice(default, per_op, file, _read(file))
-
-
-def _read(file: Path | None) -> dict[str, dict[str, Any]]:
-    """The winners kept before; a damaged file is as none, they are measured again."""
-    if file is None:
-        return {}
-    with suppress(OSError, ValueError):
-        kept = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(kept, dict):
-            return {key: row for key, row in kept.items() if _is_row(row)}
-    return {}
-
-
-def _is_row(row: Any) -> bool:
-    return isinstance(row, dict) and isinstance(row.get("kernel"), bool) and isinstance(row.get("ratio"), float)
-
-
-def _keep(choice: Choice) -> None:
-    """Another process may have written since: its winners stay. No room to write costs only the memory."""
-    if choice.file is None:
-        return
-    with suppress(DiskError, OSError):
-        choice.file.parent.mkdir(parents=True, exist_ok=True)
-        rows = {**_read(choice.file), **choice.winners}
-        write_file(choice.file, json.dumps(rows, indent=1, sort_keys=True) + "\n")
+    return Choice(default, per_op, file, found.read(file))
 
 
 def _chosen(op: Op, arrays: Arrays, options: Mapping[str, Any]) -> bool:
-    """Whether the kernel runs."""
+    """Whether the kernel runs. Called for every op of every layer of every token: hence the short way."""
     mode = _choice.mode(op.name)
     if mode == "off" or op.name in _choice.broken or not on_metal() or not op.fits(*arrays, **options):
         return False
-    key = _key(op, arrays, options)
-    if key not in _choice.tried and not _works(op, arrays, options, key):
-        return False
-    if mode == "on":
-        return True
-    if key not in _choice.winners:
-        _choice.winners[key] = _measured(op, arrays, options)
-        _keep(_choice)
-    return _choice.winners[key]["kernel"]
+    key = (op.name, *((x.dtype, *map(_near, x.shape)) for x in arrays),
+           *((name, _kind(value, _near)) for name, value in options.items()))
+    if key not in _choice.decided:
+        _choice.decided[key] = _works(op, arrays, options) and (mode == "on" or _wins(op, arrays, options))
+    return _choice.decided[key]
 
 
 def allowed(*ops: str) -> bool:
-    """Whether the switch lets any of these run a kernel here. A name that is no op follows the mode for all."""
+    """Whether the switch lets any of these run a kernel here."""
     return any(_choice.mode(op) != "off" for op in ops) and on_metal()
 
 
@@ -162,54 +148,53 @@ def on_metal() -> bool:
     return mx.metal.is_available() and (mx.default_device().type == mx.gpu or not mx.is_available(mx.gpu))
 
 
-def _key(op: Op, arrays: Arrays, options: Mapping[str, Any]) -> str:
-    """Device, MLX, op, and the arguments; the sizes up to the next power of two, since a cache grows."""
-    shown = [f"{str(x.dtype).rpartition('.')[2]}[{x.ndim}]{1 << (x.size - 1).bit_length() if x.size else 0}"
-             for x in arrays]
-    given = [f"{name}={value}" for name, value in sorted(options.items())]
-    return " ".join([_device(), f"mlx-{mx.__version__}", op.name, *shown, *given])
+def _near(axis: int) -> int:
+    return axis if axis <= EXACT_UP_TO else _power(axis)
 
 
-def _device() -> str:
-    return str(mx.device_info().get("device_name", "unknown")).replace(" ", "-")
+def _power(axis: int) -> int:
+    """The next power of two: a cache grows by a token at a time."""
+    return 1 << (axis - 1).bit_length() if axis else 0
 
 
-def _works(op: Op, arrays: Arrays, options: Mapping[str, Any], key: str) -> bool:
-    """Compile and run the kernel once. MLX raises RuntimeError for what does not compile, ValueError for a
-    threadgroup that is too large for it."""
-    try:
-        mx.eval(op.launch(*_made_up(arrays), **options))
-    except (RuntimeError, ValueError) as error:
-        _choice.broken[op.name] = str(error)
-        first = str(error).strip().splitlines()[:1]
-        warnings.warn(f"the kernel {op.name} does not run on this device, plain operations stand in: "
-                      f"{''.join(first)}", RuntimeWarning, stacklevel=5)
-        return False
-    _choice.tried.add(key)
-    return True
+def _kind(value: Any, near: Callable[[int], int]) -> Hashable:
+    """Of an option. A float is given to the kernel as it is, not compiled in, but for where it does something:
+    every temperature or top_p of a request shares one trial."""
+    if isinstance(value, float):
+        return "between 0 and 1" if 0 < value < 1 else "any"
+    return near(value) if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else value
 
 
-def _made_up(arrays: Arrays) -> list[mx.array]:
-    """Of the same shapes and dtypes; the given ones may be tracers, whose values are not there yet."""
-    key = mx.random.key(0)
-    return [mx.random.normal(x.shape, x.dtype, key=key) if mx.issubdtype(x.dtype, mx.floating)
-            else mx.zeros(x.shape, x.dtype) for x in arrays]
+def _works(op: Op, arrays: Arrays, options: Mapping[str, Any]) -> bool:
+    trial = tried(op, arrays, options)
+    if trial.compile_ms is not None:
+        _choice.compile_ms[op.name] = max(trial.compile_ms, _choice.compile_ms.get(op.name, 0.0))
+    if trial.why is None:
+        return True
+    _choice.broken[op.name] = trial.why
+    what = "gives other numbers than plain operations" if trial.compiles else "does not run"
+    warnings.warn(f"the kernel {op.name} {what} on this device, plain operations stand in: {trial.why}",
+                  RuntimeWarning, stacklevel=5)
+    return False
 
 
-def _measured(op: Op, arrays: Arrays, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The time of both on made-up inputs, in turns, so that a device that warms up favours neither."""
-    inputs = _made_up(arrays)
-    mx.eval(inputs)
-    sides = (op.reference, op.launch)
-    times = [[_seconds(side, inputs, options) for side in sides] for _ in range(REPEATS + 1)][1:]
-    reference, kernel = (min(column) for column in zip(*times, strict=True))
-    return {"kernel": kernel < reference, "ratio": round(reference / max(kernel, 1e-9), 3)}
+def _wins(op: Op, arrays: Arrays, options: Mapping[str, Any]) -> bool:
+    """Whether the kernel is the faster one, on made-up inputs or as the file says."""
+    winners, key = _choice.found.winners, winner_key(op, arrays, options)
+    if key not in winners:
+        inputs = made_up(op, arrays, options)
+        mx.eval(inputs)
+        plain, kernel = times(op, inputs, options)
+        winners[key] = {"kernel": kernel < plain, "ratio": round(plain / kernel, 3)}
+        found.keep(_choice.file, _choice.found)
+    return bool(winners[key]["kernel"])
 
 
-def _seconds(side: Callable[..., Any], inputs: list[mx.array], options: Mapping[str, Any]) -> float:
-    start = time.perf_counter()
-    mx.eval([side(*inputs, **options) for _ in range(BURST)])
-    return time.perf_counter() - start
+def winner_key(op: Op, arrays: Arrays, options: Mapping[str, Any]) -> str:
+    """Place, op, and the arguments with every axis up to the next power of two."""
+    shown = [f"{str(x.dtype).rpartition('.')[2]}[{','.join(str(_power(n)) for n in x.shape)}]" for x in arrays]
+    given = [f"{name}={_kind(value, _power)}".replace(" ", "-") for name, value in sorted(options.items())]
+    return " ".join([found.place(), op.name, *shown, *given])
 
 
 def with_gradient(launch: Callable[..., Any], reference: Callable[..., Any]) -> Callable[..., Any]:

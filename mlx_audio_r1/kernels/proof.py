@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from pkgutil import iter_modules
 from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
+from mlx_audio_r1.kernels import proofs as folder
 from mlx_audio_r1.kernels.choice import Op
 
 DTYPES = (mx.float32, mx.float16, mx.bfloat16)
@@ -64,10 +64,7 @@ class Proof:
 
 def proofs() -> dict[str, Proof]:
     """All there are, by the op's name."""
-    from mlx_audio_r1.kernels import proofs as folder
-
-    names = sorted(module.name for module in iter_modules(folder.__path__))
-    return {name: import_module(f"{folder.__name__}.{name}").PROOF for name in names}
+    return {name: import_module(f"{folder.__name__}.{name}").PROOF for name in folder.names()}
 
 
 def grid(case: Callable[[int, int, mx.Dtype], Case]) -> list[Case]:
