@@ -21,14 +21,13 @@ from mlx_audio_r1.kernels.choice import allowed
 from mlx_audio_r1.models.attention import open_attention
 from mlx_audio_r1.models.packed import pack, whole
 
-GATE_UP = "gate_up"  # no op has this name, so it follows the switch for all
-FUSED = ("add_rms_norm", "qkv_rope", GATE_UP)
+OPS = ("add_rms_norm", "qkv_rope")  # any of them, and gate and up are one product too
 
 
 class MLP(qwen2.MLP):
     def fused(self, x: mx.array) -> mx.array:
         """The same, with gate and up from one matrix where they lie in one."""
-        gate_up = whole(self) if allowed(GATE_UP) else None
+        gate_up = whole(self)
         if gate_up is None:
             return self(x)
         return self.down_proj(swiglu(*mx.split(gate_up(x), 2, axis=-1)))
@@ -58,7 +57,7 @@ class Decoder(qwen2.Qwen2Model):
             and self.pipeline_size == 1
             and cache is not None
             and hasattr(cache[0], "make_mask")
-            and allowed(*FUSED)
+            and allowed(*OPS)
         )
 
 
@@ -76,5 +75,5 @@ def open_decoder(language_model: qwen2.Model) -> qwen2.Model:
 
 def prepare(language_model: qwen2.Model, *, lazy: bool = False) -> None:
     """Before the first token: lay linears side by side, where the switch lets anything use that."""
-    if allowed("qkv_rope", GATE_UP):
+    if allowed(*OPS):
         pack(language_model, lazy=lazy)
