@@ -47,8 +47,12 @@ class Op:
     made_up: Callable[..., Sequence[mx.array]] | None = None
 
     def __call__(self, *arrays: mx.array, **options: Any) -> Any:
-        side = self.launch if _chosen(self, arrays, options) else self.reference
+        side = self.launch if self.runs(*arrays, **options) else self.reference
         return side(*arrays, **options)
+
+    def runs(self, *arrays: mx.array, **options: Any) -> bool:
+        """Whether the kernel would be called, for callers with plain operations of their own beside it."""
+        return _chosen(self, arrays, options)
 
     @property
     def is_off(self) -> bool:
