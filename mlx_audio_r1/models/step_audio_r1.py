@@ -16,9 +16,13 @@ from mlx_lm.models import qwen2
 
 from mlx_audio_r1.config import ModelConfig
 from mlx_audio_r1.errors import PromptError
+from mlx_audio_r1.kernels.choice import allowed
 from mlx_audio_r1.models.audio_adaptor import AudioAdaptor
 from mlx_audio_r1.models.audio_encoder import AudioEncoder
 from mlx_audio_r1.models.decoder import open_decoder
+
+PACKED = "packed_attention"
+CHUNKS_TOGETHER = 4  # 100 s: more than enough rows for a GPU, and about 100 MB of hidden states
 
 
 class Model(nn.Module):
@@ -32,26 +36,42 @@ class Model(nn.Module):
         self.audio_adaptor = AudioAdaptor(config.audio)
         self.language_model = open_decoder(qwen2.Model(qwen2.ModelArgs.from_dict(asdict(config.text))))
 
-    def encode_audio(self, log_mel: mx.array) -> mx.array:
-        """One chunk, (T, n_mels) -> (N, hidden_size).
+    @property
+    def chunks_together(self) -> int:
+        """How many chunks at most should be encoded in one pass; 1 where packed attention is off."""
+        return CHUNKS_TOGETHER if allowed(PACKED) else 1
 
-        A chunk is always encoded alone: in the official server's padded batches the features of a
+    def encode_audio(self, log_mel: mx.array) -> mx.array:
+        """One chunk, (T, n_mels) -> (N, hidden_size)."""
+        return self.encode_chunks([log_mel])[0]
+
+    def encode_chunks(self, log_mels: Sequence[mx.array]) -> list[mx.array]:
+        """Chunks (T, n_mels) -> (N, hidden_size) each.
+
+        A chunk hears nothing of the others: in the official server's padded batches the features of a
         short chunk depend on its neighbours, here they never do.
         """
-        rows = self.audio_adaptor(self.audio_features(log_mel)[None])[0]
+        pairs = zip(log_mels, self.chunk_features(log_mels), strict=True)
+        return [self._adapted(features, log_mel.shape[0]) for log_mel, features in pairs]
+
+    def _adapted(self, features: mx.array, frames: int) -> mx.array:
+        rows = self.audio_adaptor(features[None])[0]
         if self.config.length_convention == "hf":
-            return rows[: ((log_mel.shape[0] - 1) // 2 // 2 - 1) // 2 + 1]
+            return rows[: ((frames - 1) // 2 // 2 - 1) // 2 + 1]
         return rows
 
     def audio_features(self, log_mel: mx.array) -> mx.array:
         """What the adaptor reads of one chunk: (T, n_mels) -> (((T + 1) // 2) // 2, n_audio_state)."""
-        x = log_mel.astype(self.audio_encoder.conv1.weight.dtype)[None]
-        mask = None
-        if self.config.length_convention == "hf":
-            # The length there is T - 2, which hides the last frame after conv2 from attention.
-            conv_frames = (log_mel.shape[0] + 1) // 2
-            mask = mx.arange(conv_frames) < conv_frames - 1
-        return self.audio_encoder(x, mask)[0]
+        return self.chunk_features([log_mel])[0]
+
+    def chunk_features(self, log_mels: Sequence[mx.array]) -> list[mx.array]:
+        """The same of several: one after the other, or in one pass where packed attention is not off."""
+        mels = [log_mel.astype(self.audio_encoder.conv1.weight.dtype) for log_mel in log_mels]
+        # The length there is T - 2, which hides the last frame after conv2 from attention.
+        hidden = 1 if self.config.length_convention == "hf" else 0
+        if allowed(PACKED):
+            return self.audio_encoder.packed(mels, hidden)
+        return [self.audio_encoder(mel[None], _key_mask(mel.shape[0], hidden))[0] for mel in mels]
 
     def embed(self, ids: mx.array, features: Sequence[mx.array], patch_id: int) -> mx.array:
         """(L,) ids and the features of the prompt's chunks in order -> (L, hidden_size).
@@ -78,3 +98,9 @@ class Model(nn.Module):
     def layers(self) -> list[nn.Module]:
         """The decoder's blocks: where mlx-lm looks for a cache and for LoRA."""
         return self.language_model.layers
+
+
+def _key_mask(frames: int, hidden: int) -> mx.array | None:
+    """Over the frames after conv2, False for the last `hidden`."""
+    conv_frames = (frames + 1) // 2
+    return mx.arange(conv_frames) < conv_frames - hidden if hidden else None
