@@ -10,7 +10,8 @@ import click
 
 
 class LazyGroup(click.Group):
-    """modules: name -> module of mlx_audio_r1.cli that has a command of this name, in the order of the help."""
+    """modules: name -> module of mlx_audio_r1.cli that has a command of this name, or module:attribute; in the
+    order of the help."""
 
     def __init__(self, *args: Any, modules: Mapping[str, str], **more: Any):
         super().__init__(*args, **more)
@@ -22,5 +23,6 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in self._modules:
             return None
-        command: click.Command = getattr(import_module(f"mlx_audio_r1.cli.{self._modules[name]}"), name)
+        module, _, attribute = self._modules[name].partition(":")
+        command: click.Command = getattr(import_module(f"mlx_audio_r1.cli.{module}"), attribute or name)
         return command

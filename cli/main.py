@@ -18,6 +18,7 @@ COMMANDS = {  # name -> module, in the order in which help lists them
     "data": "data_command",
     "train": "train_command",
     "mgrd": "mgrd_command",
+    "eval": "eval_command",
     "plan": "plan",
     "info": "info",
     "pull": "pull_command",

@@ -1,0 +1,21 @@
+"""`audio-r1 eval`: benchmarks from the user's download to numbers that can be compared."""
+
+from __future__ import annotations
+
+import click
+
+from mlx_audio_r1.cli.lazy_group import LazyGroup
+
+SUBCOMMANDS = {  # name -> module, or module:attribute where a command has a name that Python keeps to itself
+    "list": "eval_import_command:list_benches",
+}  # fmt: skip
+
+
+@click.group("eval", cls=LazyGroup, modules=SUBCOMMANDS)
+def eval() -> None:
+    """Measure a model by the benchmarks of the paper, or by your own questions.
+
+    \b
+    Examples:
+      audio-r1 eval list
+    """
