@@ -12,9 +12,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_audio_r1.config import HOP_LENGTH, N_FFT, SAMPLE_RATE, TAIL_PAD
-
-LOG_FLOOR = 1e-10
-DYNAMIC_RANGE = 8.0  # decades of log10 power kept below the chunk's maximum
+from mlx_audio_r1.kernels.log_mel import Filters, log_mel_frames
 
 _MEL_BREAK_HZ = 1000.0  # Slaney's scale: linear below, logarithmic above
 _MEL_BREAK = 15.0
@@ -28,22 +26,17 @@ def log_mel(waveform: mx.array | np.ndarray, n_mels: int = 128) -> mx.array:
     Source: Whisper's log-mel with the padding of the Step-Audio server (librosa filters, Slaney scale
     and area norm, 0-8000 Hz; periodic Hann of 400; reflect padding of 200; hop 160).
     """
-    power = _power_frames(mx.array(waveform).astype(mx.float32))
-    mel = power @ mel_filters(n_mels).T
-    log = mx.log10(mx.maximum(mel, LOG_FLOOR))
-    log = mx.maximum(log, log.max() - DYNAMIC_RANGE)
-    return (log + 4.0) / 4.0
+    return log_mel_frames(_spectrum(mx.array(waveform).astype(mx.float32)), _filters(n_mels))
 
 
-def _power_frames(waveform: mx.array) -> mx.array:
-    """(samples,) -> (T, 201): |STFT|^2 without the last frame."""
+def _spectrum(waveform: mx.array) -> mx.array:
+    """(samples,) -> (T, 201) complex64: the STFT without its last frame."""
     half = N_FFT // 2
     x = mx.concatenate([waveform, mx.zeros(TAIL_PAD)])
     x = mx.concatenate([x[1 : half + 1][::-1], x, x[-half - 1 : -1][::-1]])
     frames = 1 + (x.size - N_FFT) // HOP_LENGTH
     x = mx.as_strided(x, (frames - 1, N_FFT), (HOP_LENGTH, 1))
-    spectrum = mx.fft.rfft(x * _hann())
-    return mx.square(mx.abs(spectrum))
+    return mx.fft.rfft(x * _hann())
 
 
 @cache
@@ -51,6 +44,11 @@ def _hann() -> mx.array:
     """Periodic Hann window of N_FFT samples."""
     n = np.arange(N_FFT)
     return mx.array((0.5 - 0.5 * np.cos(2 * np.pi * n / N_FFT)).astype(np.float32))
+
+
+@cache
+def _filters(n_mels: int) -> Filters:
+    return Filters.of(mel_filters(n_mels))
 
 
 @cache

@@ -120,9 +120,9 @@ def _parsed(switch: str, file: Path | None) -> Choice:
     for part in filter(None, map(str.strip, switch.split(","))):
         op, _, mode = part.rpartition("=")
         if mode not in MODES:
-            raise AudioR1Error(f"kernels: '{part}' is not a mode; use {', '.join(MODES)} or op=mode")
+            raise AudioR1Error(f"'{part}' is not a mode of kernels; use {', '.join(MODES)} or op=mode")
         if op and op not in known:
-            raise AudioR1Error(f"kernels: there is no op '{op}'; there are {', '.join(sorted(known))}")
+            raise AudioR1Error(f"there is no op '{op}'; there are {', '.join(sorted(known))}")
         if op:
             per_op[op] = mode
         else:
@@ -163,7 +163,9 @@ def _power(axis: int) -> int:
 
 def _kind(value: Any, near: Callable[[int], int]) -> Hashable:
     """Of an option. A float is given to the kernel as it is, not compiled in, but for where it does something:
-    every temperature or top_p of a request shares one trial."""
+    every temperature or top_p of a request shares one trial. What is more than a number tells its own."""
+    if hasattr(value, "kind"):
+        return value.kind
     if isinstance(value, float):
         return "between 0 and 1" if 0 < value < 1 else "any"
     return near(value) if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else value
