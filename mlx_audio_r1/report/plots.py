@@ -36,11 +36,14 @@ SIZE = (6.2, 2.7)  # inches
 
 @dataclass(frozen=True)
 class Line:
-    """Values over steps; those that are not finite leave a gap and are marked."""
+    """Values over steps; those that are not finite leave a gap and are marked. low, high: of intervals around
+    them, drawn as a band."""
 
     name: str
     steps: Sequence[float]
     values: Sequence[float]
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
 
     @property
     def finite(self) -> list[tuple[float, float]]:
@@ -98,6 +101,8 @@ def _draw(axes: Axes, line: Line, colour: str, style: str) -> None:
 
     values = np.array([v if math.isfinite(v) else np.nan for v in line.values], float)
     look: dict[str, Any] = {"color": colour, "linestyle": style, "linewidth": 1.7, "label": plain(line.name)}
+    if line.low:
+        axes.fill_between(line.steps, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
     if len(values) <= FEW:
         axes.plot(line.steps, values, marker="o", markersize=3, **look)
     elif _noisy(values, medians := _medians(values)):
