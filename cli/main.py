@@ -20,6 +20,7 @@ COMMANDS = {  # name -> module, in the order in which help lists them
     "mgrd": "mgrd_command",
     "eval": "eval_command",
     "plan": "plan",
+    "kernels": "kernels_command",
     "info": "info",
     "pull": "pull_command",
     "convert": "convert_command",

@@ -7,6 +7,7 @@ the plain operations make in the same dtype.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -41,6 +42,11 @@ class Verdict(NamedTuple):
     what: str
     error: float
     bound: float
+
+    @property
+    def share(self) -> float:
+        """Of what is allowed: up to 1 it holds."""
+        return self.error / self.bound if self.bound else math.inf if self.error else 0.0
 
 
 @dataclass(frozen=True)
@@ -93,10 +99,10 @@ def error(got: mx.array, want: Array) -> float:
     """The largest difference; infinite for another shape, or where what is not finite is not the same."""
     x = exact(got)
     if x.shape != want.shape:
-        return float("inf")
+        return math.inf
     seen = np.isfinite(want)
     if not np.array_equal(x[~seen], want[~seen]) or not np.isfinite(x[seen]).all():
-        return float("inf")
+        return math.inf
     return float(np.abs(x[seen] - want[seen]).max(initial=0.0))
 
 

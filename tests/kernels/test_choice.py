@@ -74,7 +74,7 @@ def test_configure_stays(simulation: Simulation, double: Op, sides: Sides) -> No
     assert last(double, sides) == "reference"
 
 
-@pytest.mark.parametrize(("switch", "says"), [("fast", "'fast' is not a mode"), ("none=on", "no op 'none'")])
+@pytest.mark.parametrize(("switch", "says"), [("fast", "'fast' is not a mode of kernels"), ("none=on", "no op 'none'")])
 def test_a_wrong_switch_is_refused(switch: str, says: str) -> None:
     with pytest.raises(AudioR1Error, match=says):
         choice.configure(switch)
