@@ -70,12 +70,15 @@ class Bench:
 
     read: a folder or file of the user's download -> its questions; raises EvaluationError with file, row or
         column where the layout is another one.
-    pinned: the file whose sha256 tells the version; versions: sha256 -> name.
+    pinned: the file whose sha256 tells the version; versions: sha256 -> name, of that file or of the questions
+        (`importing.fingerprint`), where the same questions come in several files. comparable: the names of
+        versions that published numbers are about; () is any.
+    make: of a benchmark that is built in: (items per task, seed) -> its questions; nothing is read then.
     expected: group name -> value -> questions; the group "" has the total under "".
     profiles: the first is that of Step-Audio-R1's authors, or the benchmark's own where they have none.
     scorers: names of `scorers.SCORERS`; the first one gives the number to print.
     published: model -> percent. judge: whose verdicts can be compared with these; "" where rules decide.
-    predictions: (items, replies by uid) -> the file that the official script reads: name, text.
+    predictions: (items, replies by uid) -> the files that official scripts read: name -> text.
     """
 
     name: str
@@ -89,7 +92,10 @@ class Bench:
     published: Mapping[str, float] = field(default_factory=dict)
     judge: str = ""
     license: str = ""
-    predictions: Callable[..., tuple[str, str]] | None = None
+    predictions: Callable[..., Mapping[str, str]] | None = None
+    comparable: tuple[str, ...] = ()
+    make: Callable[[int, int], Iterator[Question]] | None = None
+    source: str = ""  # what to download, and from where
     group_by: tuple[str, ...] = ()  # group names in the report, in this order
 
     def profile(self, name: str | None = None) -> Profile:

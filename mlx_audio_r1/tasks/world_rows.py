@@ -161,10 +161,15 @@ def _write_split(folder: Path, plan: WorldPlan, split: str, tell: Telling | None
 
 def write_wav(path: Path, waveform: np.ndarray) -> None:
     """(samples,) float in [-1, 1] at 16 kHz -> a 16-bit file, the same bytes on every machine."""
+    path.write_bytes(wav_bytes(waveform))
+
+
+def wav_bytes(waveform: np.ndarray, sample_rate: int = SAMPLE_RATE) -> bytes:
+    """(samples,) float in [-1, 1] -> the content of a 16-bit file."""
     data = np.clip(np.rint(waveform * 32_767), -32_768, 32_767).astype("<i2").tobytes()
-    head = struct.pack("<4sI8sIHHIIHH4sI", b"RIFF", 36 + len(data), b"WAVEfmt ", 16, 1, 1, SAMPLE_RATE,
-                       2 * SAMPLE_RATE, 2, 16, b"data", len(data))  # fmt: skip
-    path.write_bytes(head + data)
+    head = struct.pack("<4sI8sIHHIIHH4sI", b"RIFF", 36 + len(data), b"WAVEfmt ", 16, 1, 1, sample_rate,
+                       2 * sample_rate, 2, 16, b"data", len(data))  # fmt: skip
+    return head + data
 
 
 def _label(target: Label) -> dict[str, Any]:
