@@ -104,19 +104,32 @@ class PromptCache:
         if self._disk:
             self._disk.clear()
 
-    def features(self, pcm_sha256: str, encode: Callable[[], mx.array]) -> mx.array:
-        """(N, hidden_size) of the chunk with this digest; `encode` is called when nobody has it."""
-        key = self._key("features", pcm_sha256)
+    def features(
+        self, digests: Sequence[str], encode: Callable[[list[int]], list[mx.array]]
+    ) -> list[mx.array]:
+        """(N, hidden_size) of the chunks with these digests; `encode` is given the places of those that nobody
+        has, each of them once."""
+        found = {digest: self._features(digest) for digest in digests}
+        missing = {digest: i for i, digest in enumerate(digests) if found[digest] is None}
+        made = encode(list(missing.values())) if missing else []
+        for digest, features in zip(missing, made, strict=True):
+            found[digest] = features
+            self._keep_features(digest, features)
+        return [found[digest] for digest in digests]
+
+    def _features(self, digest: str) -> mx.array | None:
+        key = self._key("features", digest)
         found = self._memory.get(key)
         if found is None and self._disk and (arrays := self._disk.read(key)):
             found = self._memory.put(key, arrays["features"], arrays["features"].nbytes)
-        if found is None:
-            found = encode()
-            self.encoded += 1
-            self._memory.put(key, found, found.nbytes)
-            if self._disk:
-                self._disk.write(key, {"features": found})
         return found
+
+    def _keep_features(self, digest: str, features: mx.array) -> None:
+        key = self._key("features", digest)
+        self.encoded += 1
+        self._memory.put(key, features, features.nbytes)
+        if self._disk:
+            self._disk.write(key, {"features": features})
 
     def prefix(self, ids: Sequence[int], sounds: Sequence[str], form: KVFormat = EXACT) -> Prefix:
         """The prefix of exactly these ids and chunks (their digests, in order): read, or to be read."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
@@ -103,7 +103,8 @@ class AudioR1:
         chunks = audio_in.read_chunks(
             _as_numpy(waveform), sample_rate=SAMPLE_RATE, chunk_seconds=self.chunk_seconds
         )
-        return mx.concatenate([self._encode_chunk(chunk) for chunk in chunks])
+        features = [rows for together in self.model.passes(chunks) for rows in self._encode(together)]
+        return mx.concatenate(features)
 
     def prompt_ids(self, messages: Sequence[Mapping[str, Any] | Message], **rendering: Any) -> list[int]:
         """Messages -> ids, as the official server renders them (options of `prompt.render`)."""
@@ -126,22 +127,16 @@ class AudioR1:
         seconds that fit when the sounds do not fit the context.
         """
         features: list[mx.array] = []
-        patches: list[list[int]] = []
+        patches: list[list[int]] = [[] for _ in parts]
         digests: list[str] = []
-        seconds, room = 0.0, self.config.context_length - beside
-        for part in parts:
-            patches.append([])
-            for chunk in audio_in.read_chunks(
-                part.source, sample_rate=part.sample_rate, chunk_seconds=self.chunk_seconds
-            ):
-                patches[-1].append(patch_count(len(chunk.waveform), self.config.length_convention))
+        seconds = 0.0
+        for together in self.model.passes(self._chunks(parts, beside)):
+            for i, chunk in together:
+                patches[i].append(self._patches(chunk))
                 seconds += len(chunk.waveform) / SAMPLE_RATE
-                room -= patches[-1][-1] + 2
-                if room <= 0:
-                    raise PromptError(self._too_long(beside))
                 digests.append(audio_in.pcm_sha256([chunk]))
-                if encode:
-                    features.append(self._encode_chunk(chunk, digests[-1]))
+            if encode:
+                features += self._encode([chunk for _, chunk in together], digests[-len(together) :])
         return Heard(features, patches, seconds, digests)
 
     # ---- asking
@@ -247,14 +242,31 @@ class AudioR1:
 
     # ---- inside
 
-    def _encode_chunk(self, chunk: audio_in.Chunk, digest: str | None = None) -> mx.array:
-        def encode() -> mx.array:
-            features = self.model.encode_audio(self.log_mel(chunk.waveform))
+    def _chunks(self, parts: Sequence[AudioPart], beside: int) -> Iterator[tuple[int, audio_in.Chunk]]:
+        """Each chunk with the number of its part, as long as they fit the context."""
+        room = self.config.context_length - beside
+        for i, part in enumerate(parts):
+            for chunk in audio_in.read_chunks(
+                part.source, sample_rate=part.sample_rate, chunk_seconds=self.chunk_seconds
+            ):
+                room -= self._patches(chunk) + 2
+                if room <= 0:
+                    raise PromptError(self._too_long(beside))
+                yield i, chunk
+
+    def _patches(self, chunk: audio_in.Chunk) -> int:
+        return patch_count(len(chunk.waveform), self.config.length_convention)
+
+    def _encode(self, chunks: Sequence[audio_in.Chunk], digests: Sequence[str] = ()) -> list[mx.array]:
+        def encode(places: Sequence[int]) -> list[mx.array]:
+            features = self.model.encode_chunks([self.log_mel(chunks[i].waveform) for i in places])
             mx.eval(features)
             return features
 
         cache = self._cache()
-        return cache.features(digest or audio_in.pcm_sha256([chunk]), encode) if cache else encode()
+        if cache is None:
+            return encode(range(len(chunks)))
+        return cache.features(digests or [audio_in.pcm_sha256([chunk]) for chunk in chunks], encode)
 
     def _cache(self) -> PromptCache | None:
         """The prompt cache; none while the adapter is switched off, for it keeps what the adapter made."""

@@ -6,9 +6,10 @@ The surprise: audio reaches the decoder only through `embed`, which replaces the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -21,6 +22,7 @@ from mlx_audio_r1.models.audio_adaptor import AudioAdaptor
 from mlx_audio_r1.models.audio_encoder import AudioEncoder
 from mlx_audio_r1.models.decoder import open_decoder
 
+T = TypeVar("T")
 PACKED = "packed_attention"
 CHUNKS_TOGETHER = 4  # 100 s: more than enough rows for a GPU, and about 100 MB of hidden states
 
@@ -36,10 +38,11 @@ class Model(nn.Module):
         self.audio_adaptor = AudioAdaptor(config.audio)
         self.language_model = open_decoder(qwen2.Model(qwen2.ModelArgs.from_dict(asdict(config.text))))
 
-    @property
-    def chunks_together(self) -> int:
-        """How many chunks at most should be encoded in one pass; 1 where packed attention is off."""
-        return CHUNKS_TOGETHER if allowed(PACKED) else 1
+    def passes(self, chunks: Iterable[T]) -> Iterator[list[T]]:
+        """Chunks in groups to be encoded in one pass each: one by one where packed attention is off."""
+        rest = iter(chunks)
+        while together := list(islice(rest, CHUNKS_TOGETHER if allowed(PACKED) else 1)):
+            yield together
 
     def encode_audio(self, log_mel: mx.array) -> mx.array:
         """One chunk, (T, n_mels) -> (N, hidden_size)."""

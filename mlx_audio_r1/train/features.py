@@ -80,8 +80,7 @@ class FeatureStore:
         """The features of a chunk. Raises AudioError, DataError and DiskError."""
         found = self._files.read(self.key(chunk))
         if found is None:
-            ((_, waveform),) = self._sounds.waveforms([chunk])
-            found = self._encode(chunk, waveform)
+            (found,) = self._encode(list(self._sounds.waveforms([chunk])))
         return found
 
     def rows(self, length: int) -> int:
@@ -109,9 +108,9 @@ class FeatureStore:
         total = len(todo) - left
         done = total - len(missing)
         progress(done, total)
-        for chunk, waveform in self._decoded(missing):
-            self._encode(chunk, waveform)
-            done += 1
+        for together in self._model.passes(self._decoded(missing)):
+            self._encode(together)
+            done += len(together)
             progress(done, total)
         return left
 
@@ -126,12 +125,14 @@ class FeatureStore:
         with closing(ahead):
             yield from ahead
 
-    def _encode(self, chunk: SoundChunk, waveform: np.ndarray) -> mx.array:
-        features = self._model.audio_features(log_mel(waveform, self._model.config.audio.n_mels))
-        mx.eval(features)
-        self.encoded += 1
-        self._files.write(self.key(chunk), features)
-        return features
+    def _encode(self, sounds: Sequence[tuple[SoundChunk, np.ndarray]]) -> list[mx.array]:
+        mels = [log_mel(waveform, self._model.config.audio.n_mels) for _, waveform in sounds]
+        made = self._model.chunk_features(mels)
+        mx.eval(made)
+        for (chunk, _), features in zip(sounds, made, strict=True):
+            self.encoded += 1
+            self._files.write(self.key(chunk), features)
+        return made
 
     def _size(self, chunk: SoundChunk) -> int:
         audio, dtype = self._model.config.audio, self._model.audio_encoder.conv1.weight.dtype

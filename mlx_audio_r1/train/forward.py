@@ -65,12 +65,12 @@ def embedded(model: Model, batch: Batch) -> mx.array:
 
 def encoded(model: Model, batch: Batch) -> mx.array:
     """(C, E, width): the batch's features, or what the encoder makes of the log-mels that stand in their
-    place where it is trained. Each chunk is encoded alone: padding would change what is heard."""
+    place where it is trained. The encoder sees no padding: it would change what is heard."""
     assert batch.features is not None
     if MEL_FRAMES not in batch.extra:
         return batch.features
     lengths = batch.extra[MEL_FRAMES].tolist()
-    chunks = [model.audio_features(mel[:frames]) for mel, frames in zip(batch.features, lengths, strict=True)]
+    chunks = model.chunk_features([m[:frames] for m, frames in zip(batch.features, lengths, strict=True)])
     longest = (batch.features.shape[1] + 1) // 2 // 2
     return mx.stack([mx.pad(chunk, [(0, longest - chunk.shape[0]), (0, 0)]) for chunk in chunks])
 

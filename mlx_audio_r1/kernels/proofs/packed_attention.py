@@ -26,7 +26,8 @@ def case(size: int, batch: int, dtype: mx.Dtype) -> Case:
     """Every second clip hides a row where it has two."""
     lengths = ragged(size, batch)
     visible = tuple(length - (i % 2 and length > 1) for i, length in enumerate(lengths))
-    return packed(Clips(lengths, visible), dtype, name=named(size, batch, dtype))
+    dims = 32 if size < 1000 else 8  # long ones take a simulator seconds
+    return packed(Clips(lengths, visible), dtype, dims=dims, name=named(size, batch, dtype))
 
 
 def cases() -> Iterator[Case]:
@@ -47,7 +48,7 @@ def strided() -> Case:
 
 
 def shapes() -> Iterator[Case]:
-    for name, seconds in (("3 s", [3]), ("25 s", [25]), ("4 of 25 s", [25] * 4), ("1 to 22 s", range(1, 23, 3))):
+    for name, seconds in (("3 s", [3]), ("25 s", [25]), ("4 of 25 s", [25] * 4), ("1 to 9 s", range(1, 10, 2))):
         yield packed(Clips.of(rows_of(seconds)), mx.bfloat16, 20, 64, name)
 
 
