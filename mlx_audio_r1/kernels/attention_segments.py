@@ -29,6 +29,7 @@ from typing import Any, Protocol
 import mlx.core as mx
 
 from mlx_audio_r1.kernels.source import FOLDER, kernel
+from mlx_audio_r1.kernels.trial import normal
 
 Store = Any  # an array (rows, kv_heads, T, D), or its quantised form: codes, scales, biases
 
@@ -263,6 +264,19 @@ def reference_merge(parts: Sequence[Parts], dtype: mx.Dtype) -> tuple[mx.array, 
     total = weights.sum(-1)
     output = (weights[..., None] * joined.output).sum(3) / mx.where(total == 0, 1, total)[..., None]
     return output.astype(dtype), mx.log(total) + mx.where(top == -mx.inf, 0, top).squeeze(-1)
+
+
+def made_up(*arrays: mx.array, bits: int | None, **_: Any) -> list[mx.array]:
+    """Arrays to try an attention op with: codes of all kinds, whose values are of size 1; no padding."""
+    return [_made_up(x, i > 0 and arrays[i - 1].dtype == mx.uint32, bits) for i, x in enumerate(arrays)]
+
+
+def _made_up(x: mx.array, is_scales: bool, bits: int | None) -> mx.array:
+    if x.dtype == mx.uint32:
+        return mx.random.randint(-(2**31), 2**31 - 1, x.shape, key=mx.random.key(0)).view(mx.uint32)
+    if x.dtype == mx.int32:
+        return mx.zeros(x.shape, x.dtype)
+    return normal(x, 2.0 ** -(bits or 0) if is_scales else 1.0)
 
 
 def _dequantised(store: Store, form: Form) -> mx.array:

@@ -22,6 +22,7 @@ from mlx_audio_r1.kernels.attention_segments import (
     Form,
     Store,
     attend_segment,
+    made_up,
     merge,
     merge_traffic,
     reference_part,
@@ -82,4 +83,4 @@ def parts_of(stores: tuple[mx.array, ...]) -> tuple[Store, Store, mx.array | Non
     return stores[:3], stores[3:6], stores[6] if len(stores) > 6 else None
 
 
-OP = register(Op("quantised_attention", reference, launch, fits, traffic))
+OP = register(Op("quantised_attention", reference, launch, fits, traffic, made_up))

@@ -25,6 +25,7 @@ from mlx_audio_r1.kernels.attention_segments import (
     Store,
     attend_segment,
     is_exact,
+    made_up,
     merge,
     merge_traffic,
     reference_merge,
@@ -110,4 +111,4 @@ def pairs_of(arrays: tuple[mx.array, ...], kinds: str) -> tuple[list[Pair], Pair
     return pairs[:-1], pairs[-1], arrays[at] if at < len(arrays) else None
 
 
-OP = register(Op("shared_prefix_attention", reference, launch, fits, traffic))
+OP = register(Op("shared_prefix_attention", reference, launch, fits, traffic, made_up))

@@ -12,10 +12,11 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models import qwen2
-from mlx_lm.models.base import scaled_dot_product_attention
 
+from mlx_audio_r1.kernels import quantised_attention
 from mlx_audio_r1.kernels.choice import allowed
 from mlx_audio_r1.kernels.qkv_rope import qkv_rope
+from mlx_audio_r1.models.decode_attention import is_quantised, over_one_stream
 from mlx_audio_r1.models.packed import times, whole
 
 Heads = tuple[mx.array, mx.array, mx.array]  # queries, keys, values: (B, heads, L, D)
@@ -26,7 +27,7 @@ class Attention(qwen2.Attention):
     """x (B, L, D) -> (B, L, D). `mask` is whatever the cache's `make_mask` gave."""
 
     def __call__(self, x: mx.array, mask: Any = None, cache: Any = None) -> mx.array:
-        if not hasattr(cache, "attend"):
+        if not hasattr(cache, "attend") and (quantised_attention.OP.is_off or not is_quantised(cache)):
             return super().__call__(x, mask, cache)
         return self._attend(self._heads(x, cache.offset), mask, cache)
 
@@ -59,9 +60,7 @@ class Attention(qwen2.Attention):
             output = cache.attend(queries, keys, values, self.scale, mask)
         else:
             keys, values = cache.update_and_fetch(keys, values)
-            output = scaled_dot_product_attention(
-                queries, keys, values, cache=cache, scale=self.scale, mask=mask
-            )
+            output = over_one_stream(queries, keys, values, self.scale, mask, cache)
         B, _, L, _ = queries.shape
         return self.o_proj(output.transpose(0, 2, 1, 3).reshape(B, L, -1))
 

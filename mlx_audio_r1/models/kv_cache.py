@@ -15,10 +15,10 @@ from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_map
-from mlx_lm.models.base import quantized_scaled_dot_product_attention
 from mlx_lm.models.cache import KVCache, QuantizedKVCache
 
 from mlx_audio_r1.errors import PromptError
+from mlx_audio_r1.models.decode_attention import Seen, over_prefix, over_quantised
 from mlx_audio_r1.models.shared_prefix import (
     EXACT,
     KVFormat,
@@ -29,7 +29,6 @@ from mlx_audio_r1.models.shared_prefix import (
     pad,
     parts_of,
     rounded,
-    shared_attention,
     single_stream,
 )
 
@@ -77,28 +76,21 @@ class Block:
 
     # ---- what the model does
 
-    def mask(self, L: int) -> mx.array | None:
-        """(R, 1, L, filled + L) bool: own keys a row may see at each of its L new tokens."""
-        padding = [self.filled - n for n in self.lengths]
-        if L == 1 and not any(padding):
-            return None
-        column = mx.arange(self.filled + L)
-        causal = column <= mx.arange(self.filled, self.filled + L)[:, None]
-        return causal & (column >= mx.array(padding)[:, None, None, None])
+    def seen(self, L: int) -> Seen:
+        """What each of L new tokens sees of its row's own."""
+        return Seen.of([self.filled - n for n in self.lengths], self.filled, L)
 
     def attend(
-        self, queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: mx.array | None
+        self, queries: mx.array, keys: mx.array, values: mx.array, scale: float, seen: Seen
     ) -> mx.array:
         """Take in the new keys and values (R, kv_heads, L, D); attention of the queries over all."""
         self._append(keys, values)
-        own_keys, own_values = self._own()
+        own = self._own()
         if self.segments:
-            return shared_attention(queries, self.segments, own_keys, own_values, scale, mask, self.form)
+            return over_prefix(queries, self.segments, *own, scale, self.form, seen)
         if self.packed:
-            return quantized_scaled_dot_product_attention(
-                queries, own_keys, own_values, scale, mask, self.form.group_size, self.form.bits
-            )
-        return mx.fast.scaled_dot_product_attention(queries, own_keys, own_values, scale=scale, mask=mask)
+            return over_quantised(queries, *own, scale, self.form, seen)
+        return mx.fast.scaled_dot_product_attention(queries, *own, scale=scale, mask=seen.mask)
 
     def _append(self, keys: mx.array, values: mx.array) -> None:
         begin, L = self.filled, keys.shape[2]
@@ -193,23 +185,23 @@ class BatchCache:
         lengths = [block.before + n for block in self.blocks for n in block.lengths]
         return lengths[0] if len({*lengths}) == 1 else mx.array(lengths)
 
-    def make_mask(self, N: int, return_array: bool = False, window_size: int | None = None) -> list[Any]:
-        """For each block the mask of N new tokens; made for the first layer, used by all."""
+    def make_mask(self, N: int, return_array: bool = False, window_size: int | None = None) -> list[Seen]:
+        """For each block what N new tokens see; made for the first layer, used by all."""
         if window_size is not None:
             raise PromptError("a sliding window does not go with a batch: leave it out")
         self._turn()
-        return [block.mask(N) for block in self.blocks]
+        return [block.seen(N) for block in self.blocks]
 
     def attend(
-        self, queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: list[Any] | None
+        self, queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: list[Seen] | None
     ) -> mx.array:
         """queries (B, heads, L, D), new keys and values (B, kv_heads, L, D) -> (B, heads, L, D)."""
         self._turn()
-        masks = self.make_mask(queries.shape[2]) if mask is None else mask
+        views = self.make_mask(queries.shape[2]) if mask is None else mask
         at, outputs = 0, []
-        for block, own in zip(self.blocks, masks, strict=True):
+        for block, seen in zip(self.blocks, views, strict=True):
             rows = slice(at, at + len(block))
-            outputs.append(block.attend(queries[rows], keys[rows], values[rows], scale, own))
+            outputs.append(block.attend(queries[rows], keys[rows], values[rows], scale, seen))
             at += len(block)
         return outputs[0] if len(outputs) == 1 else mx.concatenate(outputs)
 
