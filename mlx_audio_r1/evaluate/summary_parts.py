@@ -60,7 +60,19 @@ def budgets(part: Table, primary: str) -> dict[str, Any]:
     if not given:
         return {}
     points = [_point(part, primary, budget) for budget in [*given, FULL]]
-    return {"points": points, **_trend(part, primary, given)}
+    return {"points": points, "groups": _grouped(part, primary, [*given, FULL]), **_trend(part, primary, given)}
+
+
+def _grouped(part: Table, primary: str, given: Sequence[int]) -> dict[str, dict[str, list[float]]]:
+    """group -> value -> accuracy under each budget."""
+    marks: dict[str, dict[str, list[list[float]]]] = {}
+    for at, budget in enumerate(given):
+        for uid, scores in part.by_item(primary, budget).items():
+            for group, value in part.items[uid].groups.items():
+                places = marks.setdefault(group, {}).setdefault(str(value), [[] for _ in given])
+                places[at].append(_mark(scores))
+    return {group: {value: [_mean(own) for own in places] for value, places in sorted(values.items())}
+            for group, values in marks.items()}  # fmt: skip
 
 
 def _point(part: Table, primary: str, budget: int) -> dict[str, Any]:

@@ -24,8 +24,9 @@ from mlx_audio_r1.mgrd.decisions import Decision, DecisionFile, natural
 from mlx_audio_r1.mgrd.evidence import evidence_of
 from mlx_audio_r1.mgrd.filter_config import FilterConfig
 from mlx_audio_r1.mgrd.grounded import lexicon_scores, ungrounded
-from mlx_audio_r1.mgrd.judge_prompt import EXPECTS, JUDGE_PROMPT, gold_text, judge_prompt, read_verdict
+from mlx_audio_r1.mgrd.judge_prompt import EXPECTS, JUDGE_PROMPT, judge_prompt, read_verdict
 from mlx_audio_r1.session import AudioR1
+from mlx_audio_r1.tasks.gold import gold_text
 from mlx_audio_r1.tasks.reply import Reply, read_reply
 from mlx_audio_r1.tasks.verify import judge as verdict_on
 from mlx_audio_r1.train.features import Features

@@ -5,14 +5,10 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import Any
 
 from mlx_audio_r1.reasoning import THINK_CLOSE
-from mlx_audio_r1.tasks.boolean import Boolean
-from mlx_audio_r1.tasks.choice import Choice
+from mlx_audio_r1.tasks.gold import gold_text
 from mlx_audio_r1.tasks.item import Item
-from mlx_audio_r1.tasks.label import Label
-from mlx_audio_r1.tasks.number import Quantity
 
 EXPECTS = {"grounded": "true or false", "coherent": "true or false", "correct": "true or false"}
 JUDGE_PROMPT = """\
@@ -62,18 +58,6 @@ def judge_prompt(item: Item, thinking: str, answer: str) -> str:
     words = [part for message in item.messages() for part in message.parts if isinstance(part, str)]
     question = "\n".join(words).strip()
     return JUDGE_PROMPT.format(question=question, gold=gold_text(item), thinking=thinking, answer=answer)
-
-
-def gold_text(item: Item) -> str:
-    """The right answer in words."""
-    target: Any = item.target
-    if isinstance(target, Boolean):
-        return "yes" if target.gold else "no"
-    if isinstance(target, Quantity):
-        return " ".join(filter(None, [str(target.value), target.unit]))
-    if isinstance(target, Choice):
-        return target.gold_text
-    return target.gold if isinstance(target, Label) else " | ".join(target.references)
 
 
 def read_verdict(reply: str) -> JudgeVerdict | None:

@@ -1,0 +1,176 @@
+"""The tables of a report, as rows of text: for the page, for report.md, for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from mlx_audio_r1.evaluate.paper import PUBLISHED, TABLE_1, average, band
+from mlx_audio_r1.report.page import DASH
+
+Grid = tuple[list[str], list[list[str]]]
+HEAD = ["benchmark", "n", "right", "95 % interval", "chance", "Step-Audio-R1", "unparsed", "unfinished",
+        "errors", "thinking tokens"]  # fmt: skip
+
+
+def percent(value: float | None) -> str:
+    return DASH if value is None else f"{100 * value:.1f} %"
+
+
+def interval(found: Mapping[str, Any]) -> str:
+    if found.get("low") is None:
+        return DASH
+    return f"{100 * found['low']:.1f} to {100 * found['high']:.1f}"
+
+
+def headline(benches: Mapping[str, Any]) -> Grid:
+    """A line for each bench under its primary scorer."""
+    return HEAD, [_line(name, found) for name, found in benches.items()]
+
+
+def _line(name: str, found: Mapping[str, Any]) -> list[str]:
+    own = found["scorers"].get(found["primary"], {})
+    published = band(name)
+    told = DASH if published is None else " to ".join(f"{value:.1f}" for value in dict.fromkeys(published))
+    thinking = found.get("thinking_tokens", {}).get("mean")
+    return [
+        name, f"{own.get('n', 0):,}", percent(own.get("value")), interval(own), percent(found.get("chance")),
+        told, f"{own.get('unparsed', 0):,}", f"{found['unfinished']:,}", f"{found['errors']:,}",
+        DASH if thinking is None else f"{thinking:,.0f}",
+    ]  # fmt: skip
+
+
+def scorers(found: Mapping[str, Any]) -> Grid:
+    """Every scorer of a bench."""
+    rows = [
+        [s["title"] + (" (errors)" if s["error"] else ""), f"{s['n']:,}", percent(s["value"]), interval(s),
+         f"{s['left_out']:,}", f"{s['unparsed']:,}"] for s in found["scorers"].values()
+    ]  # fmt: skip
+    return ["scorer", "n", "value", "95 % interval", "left out by it", "unparsed"], rows
+
+
+def groups(found: Mapping[str, Any], group: str) -> Grid:
+    """The primary scorer's number in each value of a group."""
+    own = found["scorers"][found["primary"]]["groups"].get(group, {})
+    rows = [[value, f"{s['n']:,}", percent(s["value"]), interval(s)] for value, s in own.items()]
+    return [group, "n", "right", "95 % interval"], rows
+
+
+def paper_table(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]], list[str]]:
+    """The paper's Table 1 with the run's row, and what to know about it; no rows where the run has none of its
+    benches."""
+    benches = summary["benches"]
+    ours = {name: 100 * value for name in TABLE_1 if (value := _primary(benches.get(name))) is not None}
+    if not ours:
+        return [], [], []
+    model = str(summary["run"].get("model", "this run"))
+    rows = [[name, *_cells(row)] for name, row in PUBLISHED.items() if set(TABLE_1) & row.keys()]
+    notes = [line for name in ours for line in _reasons(name, benches[name])]
+    return ["model", "average", *TABLE_1], [*rows, [f"{model} (this run)", *_cells(ours)]], notes
+
+
+def _primary(found: Mapping[str, Any] | None) -> float | None:
+    return None if found is None else found["scorers"].get(found["primary"], {}).get("value")
+
+
+def _cells(row: Mapping[str, float]) -> list[str]:
+    values = [average(dict(row)), *(row.get(name) for name in TABLE_1)]
+    return [DASH if value is None else f"{value:.1f}" for value in values]
+
+
+def _reasons(name: str, found: Mapping[str, Any]) -> list[str]:
+    """Whether a number may stand beside the paper's."""
+    known = found.get("comparable")
+    if not known:
+        return []
+    if known["reasons"]:
+        return [f"{name}: not paper-comparable: {'; '.join(known['reasons'])}"]
+    low, high = band(name) or (None, None)
+    own = found["scorers"][found["primary"]]
+    if low is None or high is None or own["low"] is None:
+        return [f"{name}: paper-comparable"]
+    inside = 100 * own["low"] <= high and low <= 100 * own["high"]
+    return [f"{name}: paper-comparable; Step-Audio-R1's {low:g} to {high:g} is {'in' if inside else 'outside'} "
+            "the interval"]  # fmt: skip
+
+
+# ---- markdown
+
+
+def markdown(summary: Mapping[str, Any]) -> str:
+    """report.md."""
+    benches = summary["benches"]
+    parts = [f"# Evaluation of {summary['run'].get('model', 'a model')}", table(*headline(benches))]
+    columns, rows, notes = paper_table(summary)
+    if rows:
+        parts += ["## Beside the paper's Table 1", table(columns, rows), *notes]
+    for name, found in benches.items():
+        parts += [f"## {name}", table(*scorers(found))]
+        own = found["scorers"].get(found["primary"], {"groups": {}})
+        parts += [table(*groups(found, group)) for group in own["groups"]]
+        parts += [f"### {title}\n\n{table(*grid)}" for title, grid in extras(found)]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A markdown table; the first column is text, the others numbers."""
+    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(_cell(value) for value in line)} |" for line in lines)
+
+
+def _cell(value: str) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+# ---- what a run may have measured beside
+
+
+def extras(found: Mapping[str, Any]) -> list[tuple[str, Grid]]:
+    """Title and table of budgets, controls, votes and grounding, where there are any."""
+    made = [("Budgets", _budgets), ("Controls", _controls), ("Several samples", _votes),
+            ("Grounding", _grounding)]  # fmt: skip
+    return [(title, grid) for title, make in made if (grid := make(found))[1]]
+
+
+def _budgets(found: Mapping[str, Any]) -> Grid:
+    points = found.get("budgets", {}).get("points", [])
+    rows = [["all" if p["budget"] is None else f"{p['budget']:,}", f"{p['n']:,}", percent(p["value"]),
+             interval(p), _number(p["thinking_tokens"]), percent(p["forced"])] for p in points]  # fmt: skip
+    return ["tokens of reasoning allowed", "n", "right", "95 % interval", "used", "closed by force"], rows
+
+
+def _controls(found: Mapping[str, Any]) -> Grid:
+    rows = [[name, f"{c['n']:,}", percent(c["value"]), _points(c["difference"]), percent(c["contribution"]),
+             percent(c["flips"])] for name, c in found.get("controls", {}).items()]  # fmt: skip
+    return ["in the place of the sound", "n", "right", "the sound is worth", "of what can be gained",
+            "answers changed"], rows  # fmt: skip
+
+
+def _votes(found: Mapping[str, Any]) -> Grid:
+    rows = [[k, percent(v["pass"]), percent(v["guess"]), percent(v["maj"])]
+            for k, v in found.get("votes", {}).items()]  # fmt: skip
+    return ["samples", "one is right (pass@k)", "by guessing", "the vote is right (maj@k)"], rows
+
+
+def _grounding(found: Mapping[str, Any]) -> Grid:
+    rows = [[name, *_flat(value)] for name, value in (found.get("grounding") or {}).items()]
+    return ["measure", "value", "95 % interval"], rows
+
+
+def _flat(value: Any) -> list[str]:
+    """A number, or [value, low, high]."""
+    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 3:
+        return [_number(value[0]), f"{_number(value[1])} to {_number(value[2])}"]
+    return [_number(value), ""]
+
+
+def _points(difference: Sequence[float | None]) -> str:
+    value, low, high = difference
+    if value is None or low is None or high is None:
+        return DASH
+    return f"{100 * value:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, int | float) and abs(value) < 1_000 else (
+        f"{value:,.0f}" if isinstance(value, int | float) else DASH)  # fmt: skip
