@@ -7,7 +7,7 @@ a value of None means that the official script would have left the item out of i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mlx_audio_r1.tasks.item import Item
@@ -59,7 +59,8 @@ Scorer = RuleScorer | JudgeScorer
 
 
 def score(scorer: RuleScorer, item: Item, reply: Reply) -> Score:
-    """A reply that never ends its reasoning has no answer: 0, whatever option its reasoning names."""
-    if not reply.closed:
-        return Score(0.0, None, "unfinished")
-    return scorer.rule(reply.answer, item)
+    """A reply that never ends its reasoning is scored as an empty one, whatever option its reasoning names:
+    so do the official scripts with our prediction files, and a word error rate counts its deletions."""
+    if reply.closed:
+        return scorer.rule(reply.answer, item)
+    return replace(scorer.rule("", item), parsed=None, how="unfinished")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,7 +82,11 @@ def tokens(text: str, metric: str) -> list[str]:
 
 def count_errors(reference: str, said: str, metric: str) -> Errors:
     """The fewest substitutions, deletions and insertions. Raises AudioR1Error without jiwer."""
-    wanted, given = tokens(reference, metric), tokens(said, metric)
+    return edits(tokens(reference, metric), tokens(said, metric))
+
+
+def edits(wanted: Sequence[str], given: Sequence[str]) -> Errors:
+    """The same between tokens, none of which has a space in it."""
     if not wanted or not given:
         return Errors(0, len(wanted), len(given), len(wanted))
     found = _jiwer().process_words(" ".join(wanted), " ".join(given))
