@@ -7,8 +7,13 @@ For R = B L positions of H + 2 G heads of D values of `item` bytes, as loads and
     kernel   1 launch    reads R (H + 2 G) D item, as much of the bias, and the offset of its row for each pair
              of values that turns: 4 R (H + G) D / 2; writes R (H + 2 G) D item
 
-The values are laid out (B, heads, L, D), as attention and the cache want them; the cache copies them into its
-own room. The surprise: D / 2 pairs (i, i + D / 2) turn, not neighbours. The angle of position p and pair i
+The values are laid out (B, heads, L, D), as attention and the cache want them. They are not written into the
+cache's own room, for MLX gives a kernel no way to: every output is a new buffer (`CustomKernel::eval_gpu` of
+mlx/backend/metal/custom_kernel.cpp allocates each and takes none over from an input), every input is `const`,
+and its buffer may be held by others, a prefix kept for the next question, say. What writes in place is
+MLX's slice update, into a buffer that nobody else holds; so 2 launches stay, of a plain copy without transpose.
+
+The surprise: D / 2 pairs (i, i + D / 2) turn, not neighbours. The angle of position p and pair i
 is p * base^(-2 i / D) in float32, as in mx.fast.rope.
 """
 
