@@ -29,6 +29,7 @@ from mlx_audio_r1.kernels.trial import made_up, times, tried
 
 MODES = ("off", "auto", "on")
 EXACT_UP_TO = 16  # axes up to it are tried one by one, longer ones up to the next power of two
+MOST_ASKED = 4096
 Arrays = tuple[mx.array, ...]
 
 
@@ -77,7 +78,8 @@ class Choice:
     per_op: Mapping[str, str] = field(default_factory=dict)
     file: Path | None = None
     found: Found = field(default_factory=Found)
-    decided: dict[Hashable, bool] = field(default_factory=dict)  # by op and arguments: whether the kernel runs
+    asked: dict[Hashable, bool] = field(default_factory=dict)  # by op and arguments: whether the kernel runs
+    decided: dict[Hashable, bool] = field(default_factory=dict)  # the same by arguments that are near
     broken: dict[str, str] = field(default_factory=dict)  # op -> why its kernel does not run here
     compile_ms: dict[str, float] = field(default_factory=dict)
 
@@ -131,9 +133,23 @@ def _parsed(switch: str, file: Path | None) -> Choice:
 
 
 def _chosen(op: Op, arrays: Arrays, options: Mapping[str, Any]) -> bool:
-    """Whether the kernel runs. Called for every op of every layer of every token: hence the short way."""
+    """Whether the kernel runs. Asked for every op of every layer of every token, so that of the same arguments
+    it is known at once."""
+    if op.name in _choice.broken or not on_metal():
+        return False
+    asked = op.name, *((x.dtype, x.shape) for x in arrays), *options.items()
+    chosen = _choice.asked.get(asked)
+    if chosen is None:
+        if len(_choice.asked) >= MOST_ASKED:
+            _choice.asked.clear()
+        chosen = _choice.asked[asked] = _decided(op, arrays, options)
+    return chosen
+
+
+def _decided(op: Op, arrays: Arrays, options: Mapping[str, Any]) -> bool:
+    """Tried once, and measured once, for all sizes that are near enough."""
     mode = _choice.mode(op.name)
-    if mode == "off" or op.name in _choice.broken or not on_metal() or not op.fits(*arrays, **options):
+    if mode == "off" or not op.fits(*arrays, **options):
         return False
     key = (op.name, *((x.dtype, *map(_near, x.shape)) for x in arrays),
            *((name, _kind(value, _near)) for name, value in options.items()))

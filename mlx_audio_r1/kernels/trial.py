@@ -82,9 +82,10 @@ def disagreement(got: Sequence[mx.array], plain: Sequence[mx.array]) -> str | No
 
 
 def _apart(x: mx.array, y: mx.array) -> tuple[mx.array, mx.array]:
-    """The largest difference, and the largest value where it is finite. Equal infinities are not apart."""
+    """The largest difference, and the largest value where it is finite. Equal infinities are not apart, and
+    what is no number is apart from all."""
     x, y = x.astype(mx.float32), y.astype(mx.float32)
-    apart = mx.where(x == y, 0.0, mx.abs(x - y))
+    apart = mx.where(x == y, 0.0, mx.where(mx.isnan(x - y), mx.inf, mx.abs(x - y)))
     return apart.max(), mx.where(mx.isfinite(y), mx.abs(y), 0.0).max()
 
 

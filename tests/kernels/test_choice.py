@@ -17,6 +17,7 @@ from mlx_audio_r1 import __version__
 from mlx_audio_r1.errors import AudioR1Error
 from mlx_audio_r1.kernels import choice
 from mlx_audio_r1.kernels.choice import OPS, Op, configured, register
+from mlx_audio_r1.kernels.trial import disagreement
 from tests.metalsim.simulate import Simulation
 
 X = mx.array([1.0, 2.0, 3.0])
@@ -28,9 +29,11 @@ class Sides:
 
     calls: list[str] = field(default_factory=list)
     slow: str = ""
+    first: float = 0.0  # seconds of the very first call
 
     def side(self, name: str) -> Any:
-        def run(x: mx.array) -> mx.array:
+        def run(x: mx.array, **_: float) -> mx.array:
+            time.sleep(0 if self.calls else self.first)
             self.calls.append(name)
             if name == self.slow:
                 time.sleep(0.002)
@@ -46,7 +49,7 @@ def sides() -> Sides:
 
 @pytest.fixture
 def double(sides: Sides) -> Iterator[Op]:
-    op = register(Op("double", sides.side("reference"), sides.side("kernel"), lambda x: x.size > 1,
+    op = register(Op("double", sides.side("reference"), sides.side("kernel"), lambda x, **_: x.size > 1,
                      lambda x: 2 * x.nbytes))
     yield op
     del OPS["double"]
@@ -74,7 +77,7 @@ def test_configure_stays(simulation: Simulation, double: Op, sides: Sides) -> No
     assert last(double, sides) == "reference"
 
 
-@pytest.mark.parametrize(("switch", "says"), [("fast", "'fast' is not a mode of kernels"), ("none=on", "no op 'none'")])
+@pytest.mark.parametrize(("switch", "says"), [("fast", "'fast' is not a mode of"), ("none=on", "no op 'none'")])
 def test_a_wrong_switch_is_refused(switch: str, says: str) -> None:
     with pytest.raises(AudioR1Error, match=says):
         choice.configure(switch)
@@ -124,6 +127,38 @@ def test_a_real_kernel_broken_on_purpose_falls_back(simulation: Simulation) -> N
     with configured("on"), broken, pytest.warns(RuntimeWarning, match="add_rms_norm"):
         for got, want in zip(add_rms_norm(x, x, weight), reference(x, x, weight, eps=1e-6), strict=True):
             assert mx.array_equal(got, want)
+
+
+@pytest.mark.parametrize(("wrong", "says"), [
+    (lambda x: 2 * x + 0.01, "off by 0.01"), (lambda x: x / (x - x), "off by inf"),
+    (lambda x: (x - x) / (x - x), "off by inf"), (lambda x: (2 * x).astype(mx.float16), "is mlx.core.float16"),
+    (lambda x: (2 * x)[1:], r"\(2,\), not .*\(3,\)"),
+])
+def test_a_kernel_with_other_numbers_falls_back_with_one_warning(simulation: Simulation, wrong: Any,
+                                                                 says: str) -> None:
+    op = register(Op("wrong", lambda x: 2 * x, wrong, lambda x: True, lambda x: 2 * x.nbytes))
+    try:
+        with configured("on") as state:
+            with pytest.warns(RuntimeWarning, match=f"wrong gives other numbers .* {says}") as caught:
+                assert mx.array_equal(op(X), 2 * X) and mx.array_equal(op(X[1:]), 2 * X[1:])
+            assert len(caught) == 1 and list(state.broken) == ["wrong"]
+    finally:
+        del OPS["wrong"]
+
+
+@pytest.mark.parametrize(("dtype", "off", "right"), [
+    (mx.float32, 1e-4, True), (mx.float32, 1e-2, False), (mx.bfloat16, 0.05, True), (mx.bfloat16, 0.5, False),
+])
+def test_roundings_of_the_dtype_are_no_disagreement(dtype: mx.Dtype, off: float, right: bool) -> None:
+    plain = mx.array([-1.0, mx.inf, 1.0]).astype(dtype)
+    assert (disagreement([plain + off], [plain]) is None) is right
+
+
+def test_the_time_to_compile_is_kept(simulation: Simulation, double: Op, sides: Sides) -> None:
+    sides.first = 0.02
+    with configured("on") as state:
+        double(X)
+    assert 15 < state.compile_ms["double"] < 200  # a sleep of 20 ms, on a busy machine
 
 
 @pytest.mark.parametrize(("slow", "winner"), [("reference", "kernel"), ("kernel", "reference")])
@@ -185,6 +220,37 @@ def test_sizes_share_a_measurement_up_to_the_next_power_of_two(simulation: Simul
         assert len(state.found.winners) == 2
         double(mx.ones(5, mx.float16))
         assert len(state.found.winners) == 3
+
+
+def test_a_cache_that_grows_is_not_measured_at_every_token(simulation: Simulation, double: Op,
+                                                           sides: Sides) -> None:
+    with configured("auto") as state:
+        for tokens in range(200, 520):
+            double(mx.ones((1, 8, tokens, 4)))
+        assert len(state.found.winners) == 3 and len(state.decided) == 3
+        assert len(sides.calls) < 320 + 3 * 60
+        for _ in range(2):
+            choice._chosen(double, (X,), {})
+        assert state.asked.keys() >= {("double", (mx.float32, (3,)))}
+
+
+def test_options_that_are_not_compiled_in_share_a_measurement(simulation: Simulation, double: Op) -> None:
+    with configured("auto") as state:
+        for given in ({"top_p": 0.9, "top_k": 50}, {"top_p": 0.8, "top_k": 40}, {"top_p": 0.1, "top_k": 64}):
+            double(X, **given)
+        assert [key.split(" ", 3)[3] for key in state.found.winners] == [
+            "double float32[4] top_k=64 top_p=between-0-and-1"]
+        double(X, top_p=1.0, top_k=50)
+        assert len(state.found.winners) == 2
+
+
+def test_what_is_remembered_of_arguments_has_an_end(simulation: Simulation, double: Op,
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "MOST_ASKED", 10)
+    with configured("on") as state:
+        for size in range(2, 40):
+            double(mx.ones(size))
+        assert len(state.asked) <= 10
 
 
 @pytest.mark.parametrize("mode", ["on", "auto"])
