@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import mlx.core as mx
@@ -16,11 +17,11 @@ ORDERS = ({"order": "forward"}, {"order": "reverse"}, {"order": "random", "seed"
 _SHORT = {(7, 2), (33, 5), (1500, 1)}  # of each dtype these run always, the others with -m long
 
 
-def cases() -> list[Any]:
+def cases(short: Collection[tuple[int, int]] = _SHORT) -> list[Any]:
     """(size, batch, dtype) of the whole grid."""
     return [
         pytest.param(size, batch, dtype, id=named(size, batch, dtype),
-                     marks=[] if (size, batch) in _SHORT else pytest.mark.long)
+                     marks=[] if (size, batch) in short else pytest.mark.long)
         for size in SIZES for batch in BATCHES for dtype in DTYPES
     ]
 

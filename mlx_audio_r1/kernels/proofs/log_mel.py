@@ -9,7 +9,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_audio_r1.kernels.log_mel import DYNAMIC_RANGE, LOG_FLOOR, OP, Filters
-from mlx_audio_r1.kernels.proof import Array, Case, Proof, noise
+from mlx_audio_r1.kernels.proof import SIZES, Array, Case, Proof, noise
 
 
 @cache
@@ -22,8 +22,8 @@ def triangles(mels: int, bins: int) -> Filters:
     return Filters.of(mx.array(np.clip(np.minimum(rising, falling), 0, None).astype(np.float32)))
 
 
-def case(frames: int, filters: Filters, name: str = "", decades: float = 3.0) -> Case:
-    """A spectrum whose bins are decades apart, so that some are below the floor."""
+def case(frames: int, filters: Filters, name: str = "", decades: float = 1.0) -> Case:
+    """A spectrum whose bins are decades apart; where it is many, most are below the floor."""
     bins = filters.bank.shape[1]
     loud = 10 ** (decades * noise((frames, bins), mx.float32, 3))
     spectrum = loud * (noise((frames, bins), mx.float32, 1) + 1j * noise((frames, bins), mx.float32, 2))
@@ -31,9 +31,11 @@ def case(frames: int, filters: Filters, name: str = "", decades: float = 3.0) ->
 
 
 def cases() -> Iterator[Case]:
-    for mels, bins in ((128, 201), (80, 201), (5, 33)):
-        for frames in (1, 2, 7, 31, 33, 64, 1500, 4099):
-            yield case(frames, triangles(mels, bins), f"{frames} frames, {mels} of {bins}")
+    for mels, bins in ((128, 201), (80, 201), (5, 33), (3, 7)):
+        for frames in SIZES:
+            for decades in (0.5, 3.0):
+                name = f"{frames} frames, {mels} of {bins}, {decades:g} decades"
+                yield case(frames, triangles(mels, bins), name, decades)
     yield Case("silence", (mx.zeros((50, 201), mx.complex64),), {"filters": triangles(128, 201)})
     yield strided()
     yield from shapes()
