@@ -7,7 +7,26 @@ from importlib import import_module
 from mlx_audio_r1.errors import EvaluationError
 from mlx_audio_r1.evaluate.scoring import Scorer
 
-SCORERS: dict[str, str] = {}
+SCORERS: dict[str, str] = {
+    "mmau.official": "string_match:MMAU",
+    "mmau.official_plain": "string_match:MMAU_PLAIN",
+    "mmar.official": "string_match:MMAR",
+    "mmar.official_plain": "string_match:MMAR_PLAIN",
+    "mmsu.official": "letters:MMSU",
+    "mmsu.official_all": "letters:MMSU_ALL",
+    "airbench.official": "letters:AIR_BENCH",
+    "bba.rule": "big_bench:RULE",
+    "spokenmqa.official": "spoken_mqa:OFFICIAL",
+    "du.rule": "dialogue:DU",
+    "spqa.exact": "dialogue:SPQA",
+    "asr.wer": "asr:WER",
+    "asr.cer": "asr:CER",
+    "asr.mer": "asr:MER",
+    "mcq.resolve": "resolve:CHOICE",
+    "num.resolve": "resolve:NUMBER",
+    "label.resolve": "resolve:LABEL",
+    "world": "resolve:WORLD",
+}
 
 
 def scorer(name: str) -> Scorer:
