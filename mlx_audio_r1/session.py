@@ -360,7 +360,8 @@ def load(
 
         adapters.load_adapter(model, adapter_path)
         adapters.settle(model)
-    prepare(model.language_model, lazy=lazy)
+    if not lazy:  # laid side by side while they are read, some of the weights would be in memory twice
+        prepare(model.language_model)
     tokenizer = Tokenizer.from_folder(folder, model.config.eos_token_ids)
     defaults = settings_from(_generation_config(folder))
     return AudioR1(model, tokenizer, str(path_or_repo or NANO_NAME), defaults, chunk_seconds, adapter_path)

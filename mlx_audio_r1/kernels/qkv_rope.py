@@ -2,8 +2,8 @@
 
 For R = B L positions of H + 2 G heads of D values of `item` bytes, as loads and stores ask for them:
 
-    plain    about 8 launches: 3 biases where they are not fused, 2 rotations, the copies of the transposes
-             reads and writes each value 2 to 3 times
+    plain    5 launches of one token behind quantised weights: 3 biases, 2 rotations; of many, the copy of the
+             transposed values too. Reads and writes each value 2 to 3 times
     kernel   1 launch    reads R (H + 2 G) D item, as much of the bias, and the offset of its row for each pair
              of values that turns: 4 R (H + G) D / 2; writes R (H + 2 G) D item
 

@@ -73,7 +73,7 @@ def open_decoder(language_model: qwen2.Model) -> qwen2.Model:
     return open_attention(language_model)
 
 
-def prepare(language_model: qwen2.Model, *, lazy: bool = False) -> None:
+def prepare(language_model: qwen2.Model) -> None:
     """Before the first token: lay linears side by side, where the switch lets anything use that."""
     if allowed(*OPS):
-        pack(language_model, lazy=lazy)
+        pack(language_model)

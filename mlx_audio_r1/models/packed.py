@@ -35,11 +35,11 @@ class Pack:
             ends = [*accumulate(len(part) for part in parts)]
             for linear, view in zip(linears, mx.split(self.whole[array], ends[:-1]), strict=True):
                 linear[array] = view
-        self._made_of = [(linear, dict(linear)) for linear in linears]
+        self._made_of = [(linear, name, x) for linear in linears for name, x in linear.items()]
 
     @property
     def arrays(self) -> list[mx.array]:
-        return [*self.whole.values(), *(x for _, views in self._made_of for x in views.values())]
+        return [*self.whole.values(), *(x for _, _, x in self._made_of)]
 
     def is_worn(self, owner: nn.Module) -> bool:
         """Does `owner` still have these linears, and not, say, an adapter around one?"""
@@ -47,11 +47,11 @@ class Pack:
 
     def holds(self) -> bool:
         """Are the arrays still those it was made of?"""
-        return all(linear.get(name) is x for linear, views in self._made_of for name, x in views.items())
+        return all(linear.get(name) is x for linear, name, x in self._made_of)
 
 
-def pack(language_model: qwen2.Model, *, lazy: bool = False) -> None:
-    """Lay the linears of every layer side by side, where they go together; `lazy` computes nothing yet.
+def pack(language_model: qwen2.Model) -> None:
+    """Lay the linears of every layer side by side, where they go together.
 
     Each pack is computed before the next, so that memory holds one of them twice and no more. Linears that were
     packed and have changed since are packed anew.
@@ -60,9 +60,8 @@ def pack(language_model: qwen2.Model, *, lazy: bool = False) -> None:
         for owner, names in _parts(layer):
             if whole(owner) is None and _go_together([owner[name] for name in names]):
                 _keep(owner, Pack(owner, names))
-                if not lazy:
-                    mx.eval(owner._pack.arrays)
-                    mx.clear_cache()  # or what the linears had before would stay there
+                mx.eval(owner._pack.arrays)
+                mx.clear_cache()  # or what the linears had before would stay there
 
 
 def whole(owner: nn.Module) -> nn.Module | None:
