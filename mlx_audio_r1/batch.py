@@ -22,7 +22,8 @@ from mlx_lm.generate import BatchGenerator
 from mlx_lm.sample_utils import Sampler, apply_min_p, apply_top_k, apply_top_p
 
 from mlx_audio_r1.errors import PromptError
-from mlx_audio_r1.generate import ReplyWriter, Settings, Step, Timings, processors, sampler
+from mlx_audio_r1.generate import ReplyWriter, Settings, Step, Timings, draw, processors, sampler
+from mlx_audio_r1.kernels.sample import in_use
 from mlx_audio_r1.memory import WORKING_BYTES, usable_bytes
 from mlx_audio_r1.models.shared_prefix import EXACT, KVFormat
 from mlx_audio_r1.models.step_audio_r1 import Model
@@ -346,10 +347,10 @@ class Engine:
 
 
 class SeededSampler:
-    """mlx-lm's sampler with a stream of its own: the one `mx.random.seed(seed)` would start."""
+    """`generate.sampler` with a stream of its own: the one `mx.random.seed(seed)` would start."""
 
     def __init__(self, settings: Settings, seed: int):
-        self._key, self._temperature = mx.random.key(seed), settings.temperature
+        self._key, self._settings, self._by_number = mx.random.key(seed), settings, in_use()
         self._filters = [
             partial(apply, **{name: value})
             for apply, name, value, used in (
@@ -361,10 +362,12 @@ class SeededSampler:
 
     def __call__(self, logprobs: mx.array) -> mx.array:
         """(1, V) -> (1,)"""
+        self._key, now = mx.random.split(self._key)
+        if self._by_number:
+            return draw(self._settings, logprobs, now)
         for narrow in self._filters:
             logprobs = narrow(logprobs)
-        self._key, now = mx.random.split(self._key)
-        return mx.random.categorical(logprobs * (1 / self._temperature), key=now)
+        return mx.random.categorical(logprobs * (1 / self._settings.temperature), key=now)
 
 
 def seed_of(seed: int, sample: int) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -20,6 +21,7 @@ from mlx_lm.sample_utils import LogitsProcessor, Sampler, make_logits_processors
 from mlx_lm.utils import maybe_set_recommended_wired_limit
 
 from mlx_audio_r1.errors import PromptError
+from mlx_audio_r1.kernels.sample import in_use, sample
 from mlx_audio_r1.models.step_audio_r1 import Model
 from mlx_audio_r1.reasoning import THINK_CLOSE, THINK_OPEN, Kind, Piece, ReasoningSplitter
 from mlx_audio_r1.tokenizer import Tokenizer
@@ -351,8 +353,17 @@ def behind(known: Sequence[int], processors: list[LogitsProcessor]) -> list[Logi
 
 
 def sampler(settings: Settings) -> Sampler:
-    """mlx-lm's sampler for these settings."""
+    """(B, V) log-probabilities -> (B,) tokens. mlx-lm's sampler; where the switch does not turn the kernel
+    `sample` off, `draw`, which gives a seed other tokens of the same distribution."""
+    if settings.temperature > 0 and in_use():
+        return partial(draw, settings)
     return make_sampler(settings.temperature, settings.top_p, settings.min_p, top_k=settings.top_k)
+
+
+def draw(settings: Settings, logprobs: mx.array, key: mx.array | None = None) -> mx.array:
+    """One uniform number a row picks its token; key: where they come from, else MLX's own generator."""
+    numbers = mx.random.uniform(shape=logprobs.shape[:1], key=key)
+    return sample(logprobs, numbers, settings.temperature, settings.top_p, settings.min_p, settings.top_k)
 
 
 def _budget_within(settings: Settings, closing: int) -> int | None:

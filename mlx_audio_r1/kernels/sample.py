@@ -13,7 +13,8 @@ Bytes a row of V log-probabilities of `item` bytes, as loads ask for them, from 
 
 The surprise: the draw is an inverse: `uniform` picks the token, in the order of their numbers, so that the same
 numbers give the same tokens with and without the kernel. Of tokens equal to the last of the top_k, those with
-the lower numbers are kept; mlx-lm keeps any.
+the lower numbers are kept; mlx-lm keeps any. Thresholds are taken in float32, mlx-lm takes that of min_p in the
+dtype of the log-probabilities.
 """
 
 from __future__ import annotations
@@ -22,12 +23,15 @@ import math
 
 import mlx.core as mx
 
-from mlx_audio_r1.kernels.choice import Op, register
+from mlx_audio_r1.kernels.choice import Op, current, register
 from mlx_audio_r1.kernels.source import kernel, row_threads
+from mlx_audio_r1.kernels.trial import normal
 
 DTYPES = (mx.float32, mx.float16, mx.bfloat16)
 THREADS = 512
 MAX_VOCABULARY = 1 << 24  # counts are exact in float32 below
+LEAST_TOP_P = 2.0**-100  # less is 0 in float32, and would keep nothing
+MOST_INVERSE = 2.0**100  # more is infinite in float32, and infinity times the likeliest's 0 is no number
 
 
 def sample(
@@ -40,14 +44,23 @@ def sample(
 ) -> mx.array:
     """logprobs (B, V), up to a constant a row; uniform (B,) float32 in [0, 1) -> tokens (B,) uint32.
 
-    temperature > 0. top_p of 0 or 1, min_p of 0, and top_k of 0 or V keep everything.
+    temperature > 0. top_p of 0 or 1, min_p of 0, and top_k of 0, V or more keep everything. A token of -inf or
+    NaN is not there; where there is none, or one of +inf, the token is 0.
     """
-    return OP(logprobs, uniform, temperature=temperature, top_p=top_p, min_p=min_p, top_k=top_k)
+    return OP(
+        logprobs, uniform, temperature=float(temperature), top_p=float(top_p) if 0 < top_p < 1 else 1.0,
+        min_p=float(min_p), top_k=top_k if 0 < top_k < logprobs.shape[-1] else 0,
+    )  # fmt: skip
+
+
+def in_use() -> bool:
+    """Whether the switch wants tokens drawn here, on any device: a seed gives the same with kernel and without."""
+    return current().mode(OP.name) != "off"
 
 
 def kept(logprobs: mx.array, top_p: float, min_p: float, top_k: int) -> mx.array:
     """(B, V) bool: the tokens that can be drawn, in plain operations. x is float32."""
-    x = logprobs.astype(mx.float32)
+    x = _present(logprobs)
     top = x.max(axis=-1, keepdims=True)
     keep = x > -mx.inf
     order = mx.argsort(-x, axis=-1)  # stable: of equals, the lower number first
@@ -55,7 +68,7 @@ def kept(logprobs: mx.array, top_p: float, min_p: float, top_k: int) -> mx.array
         ranked = mx.take_along_axis(x, order, axis=-1)
         weight = mx.exp(ranked - top)
         before = mx.cumsum(weight, axis=-1, inclusive=False)
-        enough = before < top_p * weight.sum(axis=-1, keepdims=True)
+        enough = before < max(top_p, LEAST_TOP_P) * weight.sum(axis=-1, keepdims=True)
         keep = keep & (x >= mx.where(enough, ranked, mx.inf).min(axis=-1, keepdims=True))
     if min_p > 0:
         keep = keep & (x >= top + math.log(min_p))
@@ -67,12 +80,21 @@ def kept(logprobs: mx.array, top_p: float, min_p: float, top_k: int) -> mx.array
 def reference(
     logprobs: mx.array, uniform: mx.array, *, temperature: float, top_p: float, min_p: float, top_k: int
 ) -> mx.array:
-    x = logprobs.astype(mx.float32)
-    weight = mx.exp((x - x.max(axis=-1, keepdims=True)) * (1 / temperature))
+    x = _present(logprobs)
+    weight = mx.exp((x - x.max(axis=-1, keepdims=True)) * _inverse(temperature))
     weight = mx.where(kept(logprobs, top_p, min_p, top_k), weight, 0.0)
     reached = mx.cumsum(weight, axis=-1)
     drawn = reached > uniform[:, None] * reached[:, -1:]
     return mx.argmax(drawn & (weight > 0), axis=-1)
+
+
+def _present(logprobs: mx.array) -> mx.array:
+    x = logprobs.astype(mx.float32)
+    return mx.where(x > -mx.inf, x, -mx.inf)
+
+
+def _inverse(temperature: float) -> float:
+    return min(1 / temperature, MOST_INVERSE)
 
 
 def fits(logprobs: mx.array, uniform: mx.array, *, temperature: float, **_: float) -> bool:
@@ -94,7 +116,7 @@ def launch(
     threads = row_threads(vocabulary, THREADS)
     names = ("logprobs", "uniform", "inverse_temperature", "top_p", "log_min_p", "top_k")
     return kernel("sample", names, ("token",))(
-        inputs=[logprobs, uniform, 1 / temperature, float(top_p),
+        inputs=[logprobs, uniform, _inverse(temperature), max(float(top_p), LEAST_TOP_P),
                 math.log(min_p) if min_p > 0 else -math.inf, float(top_k)],
         template=[("VOCABULARY", vocabulary), ("THREADS", threads), ("TOP_P", 0 < top_p < 1),
                   ("TOP_K", 0 < top_k < vocabulary)],
@@ -111,4 +133,11 @@ def traffic(logprobs: mx.array, uniform: mx.array, *, top_p: float, top_k: int, 
     return passes * logprobs.nbytes + 8 * uniform.size
 
 
-OP = register(Op("sample", reference, launch, fits, traffic))
+def made_up(logprobs: mx.array, uniform: mx.array, **_: float) -> list[mx.array]:
+    """A few hundred likely tokens, so that no number is where two of them meet, up to rounding."""
+    rows, vocabulary = logprobs.shape
+    likely = 12.0 * (mx.arange(vocabulary) % 997 == 5)
+    return [(normal(logprobs) + likely).astype(logprobs.dtype), (mx.arange(rows) + 0.5) / rows]
+
+
+OP = register(Op("sample", reference, launch, fits, traffic, made_up))

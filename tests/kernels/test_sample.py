@@ -11,9 +11,9 @@ from mlx_lm.sample_utils import apply_min_p, apply_top_k, apply_top_p
 
 from mlx_audio_r1.kernels import sample as op
 from mlx_audio_r1.kernels.proof import Case
-from mlx_audio_r1.kernels.proofs.sample import EVERY, FILTERS, judge
+from mlx_audio_r1.kernels.proofs.sample import EVERY, FILTERS, distribution, judge
 from tests.kernels.grid import DTYPES, ORDERS, cases, noise
-from tests.metalsim import options
+from tests.metalsim import mutation_test, options
 from tests.metalsim.simulate import Simulation
 
 
@@ -145,3 +145,98 @@ def test_off_metal_the_reference_runs() -> None:
     logprobs, uniform = arrays(2, 33, mx.float32)
     assert mx.array_equal(op.sample(logprobs, uniform, top_p=0.9),
                           op.reference(logprobs, uniform, **{**EVERY, "top_p": 0.9}))
+
+
+Row = tuple[mx.array, mx.array, dict[str, float], list[int]]
+
+
+def midway(row: np.ndarray, rows: int, **given: float) -> Row:
+    """Rows that are all the same, numbers in the middle of a token's stretch, these tokens."""
+    p = distribution(row.astype(np.float64), **{**EVERY, **given})
+    tokens = np.flatnonzero(p > 1e-6)
+    tokens = tokens[np.unique(np.linspace(0, len(tokens) - 1, rows).astype(int))]
+    numbers = (np.cumsum(p) - p / 2)[tokens].astype(np.float32)
+    logprobs = mx.broadcast_to(mx.array(row), (len(tokens), len(row)))
+    return logprobs, mx.array(numbers), {**EVERY, **given}, tokens.tolist()
+
+
+def hard_rows() -> list[Row]:
+    """Rows of three simdgroups and of sixteen, with equal tokens in all of them, and ones that are not there."""
+    rng = np.random.default_rng(7)
+    short = rng.integers(-5, 2, 70).astype(np.float32) / 2
+    short[[3, 40, 69]] = -np.inf
+    long = rng.normal(0, 1, 1100).astype(np.float32)
+    long[rng.integers(0, 1100, 30)] = 4.0
+    long[-40:] = np.linspace(3, 4.5, 40)
+    given = [{}, {"top_p": 0.6}, {"min_p": 0.2, "temperature": 1.5}, {"top_k": 25}, {"top_k": 40, "top_p": 0.7}]
+    some = [midway(row, rows, **g) for row, rows in ((short, 20), (long, 4)) for g in given]
+    return [*some, *edges()]
+
+
+def edges() -> list[Row]:
+    """A number where two tokens meet gives the second; one of 1, for which a sum falls short of its parts, the
+    last that can be drawn; no token, the first; a weight of exactly top_p above a token drops it."""
+    equal, nothing = mx.zeros((3, 64)), mx.full((2, 70), -mx.inf)
+    two = mx.full((1, 70), -mx.inf)
+    two[:, 0], two[:, 40] = 0.0, -20.0
+    return [
+        (equal, mx.array([0.0, 0.25, 0.5]), EVERY, [0, 16, 32]),
+        (equal[:1], mx.array([1.0]), {**EVERY, "top_k": 11}, [10]),
+        (nothing, mx.array([0.0, 0.5]), {**EVERY, "top_p": 0.5, "top_k": 3}, [0, 0]),
+        (two, mx.array([1.0]), {**EVERY, "top_p": 1 - 2**-26}, [0]),
+    ]
+
+
+def broken(rows: list[Row]) -> list[mx.array]:
+    return [op.launch(logprobs, numbers, **given) for logprobs, numbers, given, _ in rows]
+
+
+EQUIVALENT = [
+    "== 0 to == 1: if (lane == 0) {",  # five: behind a sum or a maximum over lanes all of them hold the same
+    "== 0 to == 1: if (lane == 0) {",
+    "== 0 to == 1: if (lane == 0) {",
+    "== 0 to == 1: if (lane == 0) {",
+    "== 0 to == 1: if (lane == 0) {",
+    "< to <=: for (int g = 0; g < SIMDGROUPS; g++) {",  # of the ties, where no simdgroup comes behind the last
+    "< to <=: for (int walk = 0; walk < 2; walk++) {",  # the second one breaks
+    "< to <=: for (int base = first; base < end; base += 32) {",  # tokens past the end are not there
+    "< to <=: float tie = i < end && key == last_key ? 1.0f : 0.0f;",  # counts only for tokens past the end
+    "> to >=: int crossed = weight > 0.0f && here > target ? i : VOCABULARY;",  # of the weight: where sums of
+    # lanes never fall, one that is heavier has crossed before
+    "> to >=: return x > -INFINITY ? x : -INFINITY;",  # either is -inf
+    "> to >=: if (key > prefix) {",  # above no candidate
+]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_every_break_of_it_is_noticed() -> None:
+    rows = hard_rows()
+    report = mutation_test(lambda: broken(rows), [mx.array(row[-1], mx.uint32) for row in rows], tolerance=0.0)
+    assert report.killed > 100
+    assert report.unexplained(EQUIVALENT) == []
+
+
+@pytest.mark.parametrize("side", [op.launch, op.reference], ids=["kernel", "plain"])
+def test_numbers_that_are_none_and_settings_at_their_ends(simulation: Simulation, side: Any) -> None:
+    nan, inf = np.nan, np.inf
+    half = mx.array([0.5])
+    assert drawn(side, mx.array([[nan, 0.0, nan, -inf]]), half).tolist() == [1]
+    assert drawn(side, mx.array([[nan, 0.0, nan, -inf]]), half, top_p=0.5, top_k=1).tolist() == [1]
+    for nothing in ([[nan] * 40], [[-inf] * 40], [[-inf, nan] * 20], [[0.0] * 39 + [inf]]):
+        for given in FILTERS:
+            assert drawn(side, mx.array(nothing), half, **given).tolist() == [0]
+    row = mx.array([[-3.0, -0.5, -1.0] + [-40.0] * 60])
+    assert drawn(side, row, mx.array([1 - 2**-24]), temperature=1e-45).tolist() == [1]
+    assert drawn(side, row, mx.array([1 - 2**-24]), top_p=1e-46).tolist() == [1]
+    assert drawn(side, row, half, min_p=1e-45).tolist() == [1]
+    assert drawn(side, row, mx.array([0.0]), temperature=1e30).tolist() == [0]
+
+
+@pytest.mark.parametrize("side", [op.launch, op.reference], ids=["kernel", "plain"])
+@pytest.mark.parametrize("size", [1, 2, 31, 33, 1000])
+def test_equal_tokens_share_the_numbers(simulation: Simulation, side: Any, size: int) -> None:
+    numbers = (mx.arange(min(size, 6)) + 0.5) / size
+    rows = mx.zeros((len(numbers), size))
+    for given in ({}, {"top_p": 1e-3}, {"min_p": 1.0, "temperature": 0.01}, {"top_k": size + 1}):
+        assert drawn(side, rows, numbers, **given).tolist() == list(range(len(numbers)))

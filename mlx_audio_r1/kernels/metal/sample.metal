@@ -4,6 +4,11 @@ inline uint ordered(float x) {
   return (bits >> 31) != 0 ? ~bits : bits | 0x80000000u;
 }
 
+// What is no number is not there.
+inline float present(float x) {
+  return x > -INFINITY ? x : -INFINITY;
+}
+
 // The sum over the threadgroup of each of N values of a lane, for every lane. room: N floats a simdgroup.
 template <int N, int SIMDGROUPS>
 void sum_over_group(thread float* values, threadgroup float* room, uint lane, uint simdgroup) {
@@ -37,7 +42,7 @@ uint threshold(P row, float top, float limit, threadgroup float* room, uint thre
       above[d] = 0.0f;
     }
     for (int i = int(thread_index); i < VOCABULARY; i += THREADS) {
-      float x = static_cast<float>(row[i]);
+      float x = present(static_cast<float>(row[i]));
       uint key = ordered(x) >> uint(shift);
       if (key > prefix) {
         float weight = COUNT ? 1.0f : metal::precise::exp(x - top);
@@ -72,7 +77,7 @@ auto row = logprobs + size_t(batch) * VOCABULARY;
 // The largest.
 float top = -INFINITY;
 for (int i = int(thread_index); i < VOCABULARY; i += THREADS) {
-  top = metal::max(top, static_cast<float>(row[i]));
+  top = metal::max(top, present(static_cast<float>(row[i])));
 }
 top = metal::simd_max(top);
 if (lane == 0) {
@@ -89,7 +94,7 @@ uint lowest = ordered(top + log_min_p);
 if (TOP_P) {
   float total = 0.0f;
   for (int i = int(thread_index); i < VOCABULARY; i += THREADS) {
-    total += metal::precise::exp(static_cast<float>(row[i]) - top);
+    total += metal::precise::exp(present(static_cast<float>(row[i])) - top);
   }
   sum_over_group<1, SIMDGROUPS>(&total, room, lane, simdgroup);
   lowest = metal::max(lowest, threshold<decltype(row), VOCABULARY, THREADS, false>(
@@ -107,7 +112,7 @@ if (TOP_K) {
       row, top, top_k, room, thread_index, lane, simdgroup);
   float count[2] = {0.0f, 0.0f};
   for (int i = first + int(lane); i < end; i += 32) {
-    uint key = ordered(static_cast<float>(row[i]));
+    uint key = ordered(present(static_cast<float>(row[i])));
     count[0] += key > last_key ? 1.0f : 0.0f;
     count[1] += key == last_key ? 1.0f : 0.0f;
   }
@@ -132,7 +137,7 @@ for (int walk = 0; walk < 2; walk++) {
   bool found = false;
   for (int base = first; base < end; base += 32) {
     int i = base + int(lane);
-    float x = i < end ? static_cast<float>(row[i]) : -INFINITY;
+    float x = i < end ? present(static_cast<float>(row[i])) : -INFINITY;
     uint key = ordered(x);
     bool is_kept = x > -INFINITY && key >= lowest;
     if (TOP_K) {
@@ -156,7 +161,7 @@ for (int walk = 0; walk < 2; walk++) {
   }
   if (walk == 1) {
     if (lane == 0) {
-      token[batch] = uint(drawn);
+      token[batch] = uint(metal::max(drawn, 0));  // 0 where there is nothing to draw from
     }
     break;
   }
@@ -171,7 +176,7 @@ for (int walk = 0; walk < 2; walk++) {
   target = uniform[batch] * total;
   float before = 0.0f;
   float before_chosen = 0.0f;
-  int chosen = -1;
+  int chosen = 0;
   bool fallen = false;
   for (int g = 0; g < SIMDGROUPS; g++) {
     if (!fallen && spans[g] > 0.0f) {  // by rounding the last may have to do
