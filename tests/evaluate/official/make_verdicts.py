@@ -1,0 +1,133 @@
+"""What the official scripts say of the constructed replies -> tests/evaluate/data/*.jsonl.
+
+    python -m tests.evaluate.official.make_verdicts FOLDER [NAME...]
+
+FOLDER has clones of the scripts' repositories, as in SCRIPTS; Spoken-MQA's needs latex2sympy2. Nothing of them
+is kept but what they said. Run again only when cases.py or a script changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import json
+import re
+import runpy
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from tests.evaluate.official.cases import choice_cases, number_cases
+
+DATA = Path(__file__).parents[1] / "data"
+SCRIPTS = {  # name -> repository, commit, file
+    "mmau": ("Sakshi113/MMAU", "110127f", "MMAU/evaluation.py"),
+    "mmar": ("ddlBoJack/MMAR", "3bce090", "MMAR/code/evaluation.py"),
+    "mmsu": ("dingdongwang/MMSU", "217d1d3", "MMSU/mmsu_evaluation.py"),
+    "airbench": ("OFA-Sys/AIR-Bench", "9832476", "AIR-Bench/score_foundation.py"),
+    "spokenmqa": ("AudioLLMs/AudioBench", "e991641", "AudioBench/src/dataset_src/spoken_mqa.py"),
+}
+Row = dict[str, Any]
+
+
+def string_match(script: Path, skip: int) -> Iterator[Row]:
+    """plain: with the choices as they are; lettered: with the letters in front."""
+    match = _module(script).string_match
+    for options, gold, reply in choice_cases(skip, 2):
+        lettered = [f"({letter}) {o}" for letter, o in zip("ABCDEFGH", options, strict=False)]
+        yield {"choices": options, "gold": gold, "reply": reply, "plain": match(options[gold], reply, options),
+               "lettered": match(lettered[gold], reply, lettered)}  # fmt: skip
+
+
+def mmsu(script: Path) -> Iterator[Row]:
+    """official: right, wrong, or null where the reply leaves the denominator."""
+    count = _module(script).calculate_accuracy_per_task_and_category
+    for options, gold, reply in _of_four():
+        _, _, right, counted = _quiet(
+            count, [{**_named(options), "answer_gt": options[gold], "response": reply}]
+        )
+        yield {"choices": options, "gold": gold, "reply": reply, "official": bool(right) if counted else None}
+
+
+def airbench(script: Path) -> Iterator[Row]:
+    """The script prints totals a task: each reply is a task, with one right reply beside it."""
+    cases = list(_of_four())
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        with open("Foundation_result_modelx.jsonl", "w") as file:
+            for i, (options, gold, reply) in enumerate(cases):
+                row = {**_named(options), "task_name": f"t{i}", "dataset_name": "d", "answer_gt": options[gold]}
+                first = {**row, "response": "ABCD"[options.index(options[gold])]}
+                file.write("".join(json.dumps(r) + "\n" for r in (first, {**row, "response": reply})))
+        said = _quiet_text(lambda: runpy.run_path(str(script)))
+    sums = dict(re.findall(r"^t(\d+)_d: Sum=(\d+, correct=\d+)", said, re.MULTILINE))
+    verdicts = {"1, correct=1": None, "2, correct=1": False, "2, correct=2": True}
+    for i, (options, gold, reply) in enumerate(cases):
+        yield {"choices": options, "gold": gold, "reply": reply, "official": verdicts[sums[str(i)]]}
+
+
+def spokenmqa(script: Path) -> Iterator[Row]:
+    sys.path.insert(0, str(script.parents[1]))
+    module = _module(script)
+    for split, answer, reply in number_cases():
+        kind = "arithmatic" if split.endswith("digit") else "reasoning"
+        scorer = getattr(module, f"spokenmqa_dataset_{kind}")([], -1)
+        found = _quiet(scorer.compute_score, [{"answer": answer, "model_prediction": reply}], "acc")
+        yield {"split": split, "answer": answer, "reply": reply, "official": bool(found["acc"]),
+               "number": found["details"][0]["prediction"]}  # fmt: skip
+
+
+MAKERS: dict[str, Callable[[Path], Iterator[Row]]] = {
+    "mmau": lambda script: string_match(script, 0),
+    "mmar": lambda script: string_match(script, 1),
+    "mmsu": mmsu,
+    "airbench": airbench,
+    "spokenmqa": spokenmqa,
+}
+
+
+def _of_four() -> Iterator[tuple[tuple[str, ...], int, str]]:
+    return (case for case in choice_cases() if len(case[0]) == 4)
+
+
+def _named(options: tuple[str, ...]) -> Row:
+    return dict(zip(("choice_a", "choice_b", "choice_c", "choice_d"), options, strict=True))
+
+
+def _module(script: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(script.stem, script)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    with warnings.catch_warnings(action="ignore"):
+        spec.loader.exec_module(module)
+    return module
+
+
+def _quiet(call: Callable[..., Any], *arguments: Any) -> Any:
+    with contextlib.redirect_stdout(io.StringIO()):
+        return call(*arguments)
+
+
+def _quiet_text(call: Callable[[], Any]) -> str:
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        call()
+    return said.getvalue()
+
+
+def main(folder: Path, names: list[str]) -> None:
+    for name in names or MAKERS:
+        repository, commit, file = SCRIPTS[name]
+        rows = list(MAKERS[name](folder / file))
+        head = {"repository": repository, "commit": commit, "replies": len(rows)}
+        lines = [json.dumps(row, ensure_ascii=False) for row in (head, *rows)]
+        (DATA / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        print(f"{name}: {len(rows)} replies", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])
