@@ -36,7 +36,8 @@ QUANTISED: dict[str, dict[str, Any]] = {
     "3 bit": {"group_size": 32, "bits": 3}, "mxfp4": {"group_size": 32, "bits": 4, "mode": "mxfp4"},
     "nvfp4": {"group_size": 16, "bits": 4, "mode": "nvfp4"},
 }
-KINDS = ["float32", "bfloat16", *QUANTISED]
+KINDS = [pytest.param(kind, marks=[] if kind in ("float32", "bfloat16", "4 bit", "mxfp4") else pytest.mark.long)
+         for kind in ("float32", "bfloat16", *QUANTISED)]
 
 
 def model_of(kind: str = "float32") -> Model:

@@ -14,15 +14,16 @@ import mlx.core as mx
 import pytest
 from mlx_lm.models.cache import make_prompt_cache
 
-from mlx_audio_r1 import AudioR1, load
+from mlx_audio_r1 import load
+from mlx_audio_r1.audio import load_audio
 from mlx_audio_r1.kernels.choice import configured
 from mlx_audio_r1.many import answer_many
+from mlx_audio_r1.session import AudioR1
 from tests.helpers import GOLDEN
 from tests.metalsim import options
 from tests.metalsim.simulate import Simulation
 from tests.test_parity import LOGITS, PROMPTS, distance, greedy, messages_of
 
-SHORT = {"s0_50", "text_only"}
 SOUND = GOLDEN.parents[1] / "mlx_audio_r1" / "nano" / "sample.wav"
 QUESTION = "Name all sounds in order."
 
@@ -40,7 +41,7 @@ NAMES = [name.removesuffix(".vllm") for name in PROMPTS if not name.endswith(".h
 
 
 @pytest.mark.parametrize("name", [
-    pytest.param(name, marks=[] if name in SHORT else pytest.mark.long) for name in NAMES
+    pytest.param(name, marks=[] if name == "s0_50" else pytest.mark.long) for name in NAMES
 ])
 def test_goldens(simulation: Simulation, name: str, clips: Any, golden: Any) -> None:
     messages = messages_of(name, clips)
@@ -86,23 +87,26 @@ def test_a_batch(simulation: Simulation, clips: Any, golden: Any, monkeypatch: p
     assert len(of_both) >= 12 * len(r1.model.layers)  # the rows start one after the other
 
 
-def says(r1: AudioR1, *sound: Any) -> tuple[str, str, list[int]]:
-    reply = r1.ask(sound, QUESTION, temperature=0.0, max_tokens=40)
+def says(r1: AudioR1, *sounds: Any) -> tuple[str, str, list[int]]:
+    reply = r1.ask(list(sounds), QUESTION, temperature=0.0, max_tokens=40)
     assert reply.finish_reason == "stop"
     return reply.thinking, reply.answer, reply.token_ids
 
 
-def test_nano_answers_the_same(simulation: Simulation) -> None:
+@pytest.mark.parametrize("seconds", [1, pytest.param(8, marks=pytest.mark.long)])
+def test_nano_answers_the_same(simulation: Simulation, seconds: int) -> None:
+    [chunk] = load_audio(SOUND)
+    sound = chunk.waveform[: seconds * 16_000], 16_000
     with configured("off"):
-        plain = says(load(), SOUND)
+        plain = says(load(), sound)
     assert simulation.launches == []
     with configured("on"):
-        assert says(load(), SOUND) == plain
+        assert says(load(), sound) == plain
     for name, each in KERNELS.items():
         assert simulation.count(name) >= each * 4 * len(plain[2])
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", ["add_rms_norm", pytest.param("qkv_rope", marks=pytest.mark.long)])
 def test_a_broken_kernel_costs_one_warning(simulation: Simulation, name: str) -> None:
     with configured("off"):
         plain = says(load())
