@@ -1,8 +1,8 @@
 """Rules of benchmarks against their authors' own scripts, and our own readings against tables made by hand.
 
 data/*.jsonl has what the official scripts said of constructed replies; its first line names repository and
-commit, and `python -m tests.evaluate.official.make_verdicts FOLDER` makes it again. Big Bench Audio has no script:
-its rule is held against a second implementation and a table here.
+commit, and `python -m tests.evaluate.official.make_verdicts FOLDER` makes it again. Big Bench Audio has no
+script: its rule is held against a second implementation and a table here.
 """
 
 import json

@@ -91,8 +91,9 @@ def _reference(text: str) -> str:
 
 
 def _near(said: str, number: float) -> bool:
-    """A whole number after rounding, half to even; one with decimals within SHARE."""
-    value = _value(said)
+    """A whole number after rounding, half to even; one with decimals within SHARE. An exponent, as of 1e-05,
+    is read as Euler's number there, and so is near nothing."""
+    value = None if "e" in said else _value(said)
     if value is None or not math.isfinite(value):
         return False
     if isinstance(number, int):

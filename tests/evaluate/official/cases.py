@@ -1,4 +1,6 @@
-"""Constructed replies, on which official scripts and our rules have to agree: made here, taken from no data set."""
+"""Constructed replies, on which official scripts and our rules have to agree. Taken from no data set."""
+
+# ruff: noqa: RUF001  (full-width letters are meant)
 
 from __future__ import annotations
 
@@ -30,15 +32,20 @@ OPTION_SETS = (
 FORMS = (  # {l} and {t}: letter and text of the option meant; {m} and {u}: of another
     "{t}", "{l}", "{l}.", "({l})", "{l}. {t}", "({l}) {t}", "{l}) {t}", "{l}: {t}", "**{l}. {t}**", "**{t}**",
     "`{l}`", "The answer is {l}.", "The answer is {l}. {t}", "The answer is {t}.", "The answer is: {l}",
-    "answer: {t}", "Answer: ({l})", "\\boxed{{{l}}}", "\\boxed{{{t}}}", "{t}.", '"{t}"', "{t}\n", "\n{l}\n", "{l}\n{t}",
-    "{l}. {t}\n{m}. {u}", "{t}, not {u}", "not {t}", "It is not {u} but {t}", "{l} or {m}", "{l}, {m}", "{t} / {u}",
-    "I think it is {t} because I hear it", "option {l}", "Option {l} is right", "选{l}", "答案是{l}", "答案是{t}。",
+    "answer: {t}", "Answer: ({l})", "\\boxed{{{l}}}", "\\boxed{{{t}}}", "{t}.", '"{t}"', "{t}\n", "\n{l}\n",
+    "{l}\n{t}",
+    "{l}. {t}\n{m}. {u}", "{t}, not {u}", "not {t}", "It is not {u} but {t}", "{l} or {m}", "{l}, {m}",
+    "{t} / {u}",
+    "I think it is {t} because I hear it", "option {l}", "Option {l} is right", "选{l}", "答案是{l}",
+    "答案是{t}。",
     "答案:{l}.{t}", "<answer>{l}</answer>", '{{"answer": "{l}"}}', "{t} {t}", "The correct answer is {l}",
-    "{l}{m}", "a {t}", "the {t}", "- {t}", "1. {t}", "#### {t}", "{l} - {t}", "「{t}」", "Final answer: **{l}**",
+    "{l}{m}", "a {t}", "the {t}", "- {t}", "1. {t}", "#### {t}", "{l} - {t}", "「{t}」",
+    "Final answer: **{l}**",
     "So the best choice would be {l}!",
 )  # fmt: skip
 ALONE = ("", " ", "\n", "None", "?", "!!", "I do not know.", "E", "A", "D.", "Dunno", "Because of the noise",
-         "AB", "ABCD", "xB.", "xBx", "B.\n", "a.", "无法判断", "Ａ", "the", "1", "A.\n\nB.", "Both", "C:")  # fmt: skip
+         "AB", "ABCD", "xB.", "xBx", "B.\n", "a.", "无法判断", "Ａ", "the", "1", "A.\n\nB.",
+         "Both", "C:")  # fmt: skip
 
 
 def choice_cases(skip: int = 0, step: int = 1) -> Iterator[tuple[tuple[str, ...], int, str]]:
@@ -68,10 +75,13 @@ NUMBER_FORMS = (
 NUMBER_REFERENCES = (
     ("short_digit", "7"), ("short_digit", "0.60"), ("short_digit", "3.5"), ("long_digit", "1,234"),
     ("long_digit", "1234567"), ("long_digit", "100.0"), ("short_digit", ""), ("short_digit", ["7", 7]),
-    ("short_digit", ["x", 2]), ("short_digit", ["x", 3.5]), ("long_digit", ["x", 42]), ("long_digit", ["0.75", 0.75]),
+    ("short_digit", ["x", 2]), ("short_digit", ["x", 3.5]), ("long_digit", ["x", 42]),
+    ("long_digit", ["0.75", 0.75]),
     ("single_step_reasoning", ["7"]), ("single_step_reasoning", ["5 + 2 = 7 #### 7"]),
-    ("single_step_reasoning", ["0.60"]), ("multi_step_reasoning", ["#### 1,234"]), ("multi_step_reasoning", ["3/4"]),
-    ("multi_step_reasoning", ["42", "42"]), ("multi_step_reasoning", []), ("multi_step_reasoning", ["\\text{42}"]),
+    ("single_step_reasoning", ["0.60"]), ("multi_step_reasoning", ["#### 1,234"]),
+    ("multi_step_reasoning", ["3/4"]),
+    ("multi_step_reasoning", ["42", "42"]), ("multi_step_reasoning", []),
+    ("multi_step_reasoning", ["\\text{42}"]),
     ("multi_step_reasoning", ["-3.0"]), ("multi_step_reasoning", "42"), ("single_step_reasoning", ["apples"]),
 )  # fmt: skip
 NO_NUMBERS = (
@@ -89,7 +99,7 @@ NO_NUMBERS = (
 
 
 def number_cases() -> Iterator[tuple[str, object, str]]:
-    """(split, the row's answer, reply): every form; each number with some of the references, each at least once."""
+    """(split, the row's answer, reply): every form, each with two of the references."""
     for i, (number, form) in enumerate(product(NUMBERS, NUMBER_FORMS)):
         for split, answer in (NUMBER_REFERENCES[i % len(NUMBER_REFERENCES)], _own(number, i)):
             yield split, answer, form.format(n=number)
