@@ -54,7 +54,7 @@ def sample(
 
 
 def in_use() -> bool:
-    """Whether the switch wants tokens drawn here, on any device: a seed gives the same with kernel and without."""
+    """Whether tokens are to be drawn here, on any device: a seed gives the same with kernel and without."""
     return current().mode(OP.name) != "off"
 
 

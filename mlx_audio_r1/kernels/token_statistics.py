@@ -9,7 +9,8 @@ For C rows of V logits of `item` bytes, as loads and stores ask for them:
 
 The pass keeps, for the largest logit m so far, s = sum exp(x - m) and t = sum exp(x - m) (x - m), so that
 logsumexp = m + log s and entropy = log s - t / s. m and log s are kept for the gradient, because their sum is
-rounded more than they are. A logit of -inf is a token that is not there.
+rounded more than they are. A logit of -inf is a token that is not there; one that is NaN makes its row NaN, so
+that a model that has diverged is seen.
 """
 
 from __future__ import annotations

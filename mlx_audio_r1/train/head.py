@@ -1,17 +1,19 @@
 """The head over hidden states, a chunk at a time: log-probabilities and no logits.
 
 The surprise: one implementation serves frozen, tied, trained, quantised and adapted heads, because the head is
-only called and differentiated, never opened.
+only called and differentiated, never opened. Behind it either plain operations or the kernel `token_statistics`
+turn logits into log-probabilities, as the switch of the kernels says.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlx_audio_r1.kernels import token_statistics
 from mlx_audio_r1.models.step_audio_r1 import Model
 from mlx_audio_r1.train.recompute import after, explicit, keys
 
@@ -109,6 +111,33 @@ def _recomputed(
 
 def _of_logits(logits: mx.array, targets: mx.array, entropy: bool) -> Arrays:
     """(C, V) logits and (C,) targets -> (C,) log-probabilities, and (C,) entropies where wanted."""
+    side = _kernel_of if _STATISTICS.runs(logits, targets) else _plain_of
+    return side(logits, targets, entropy)
+
+
+def _to_logits(
+    logits: mx.array, targets: mx.array, cotangents: list[mx.array], kept: list[mx.array]
+) -> mx.array:
+    """(C, V) gradient of the logits: d_logp (onehot - p) - d_entropy p (log p + entropy)."""
+    side = _kernel_to if _STATISTICS.runs(logits, targets) else _plain_to
+    return side(logits, targets, cotangents, kept)
+
+
+def _kernel_of(logits: mx.array, targets: mx.array, entropy: bool) -> Arrays:
+    return token_statistics.launch(logits, targets)[: 1 + entropy]
+
+
+def _kernel_to(
+    logits: mx.array, targets: mx.array, cotangents: list[mx.array], kept: list[mx.array]
+) -> mx.array:
+    """Its own statistics again: what is kept of them is rounded more than its gradient likes."""
+    def values(x: mx.array) -> Arrays:
+        return token_statistics.launch(x, targets)[: len(kept)]
+
+    return mx.vjp(values, [logits], cotangents)[1][0]
+
+
+def _plain_of(logits: mx.array, targets: mx.array, entropy: bool) -> Arrays:
     logits = logits.astype(mx.float32)
     log_sum = mx.logsumexp(logits, axis=-1)
     logp = mx.take_along_axis(logits, targets[:, None], axis=-1)[:, 0] - log_sum
@@ -117,13 +146,10 @@ def _of_logits(logits: mx.array, targets: mx.array, entropy: bool) -> Arrays:
     return logp, log_sum - mx.einsum("cv,cv->c", mx.softmax(logits, axis=-1), logits)
 
 
-def _to_logits(
+def _plain_to(
     logits: mx.array, targets: mx.array, cotangents: list[mx.array], kept: list[mx.array]
 ) -> mx.array:
-    """(C, V) gradient of the logits: d_logp (onehot - p) - d_entropy p (log p + entropy).
-
-    What the targets get follows from their kept log-probabilities, so that the array is written in place.
-    """
+    """What the targets get follows from their kept log-probabilities, so that the array is written in place."""
     x = logits.astype(mx.float32)
     d_logp, logp = cotangents[0], kept[0]
     slope, slope_there = -d_logp[:, None], -d_logp
@@ -135,3 +161,17 @@ def _to_logits(
     there = d_logp + mx.exp(logp) * slope_there
     d_logits = mx.put_along_axis(mx.softmax(x, axis=-1) * slope, targets[:, None], there[:, None], axis=-1)
     return d_logits.astype(logits.dtype)
+
+
+def _both(of: Callable[..., Arrays], to: Callable[..., mx.array]) -> Callable[..., Arrays]:
+    """Values and gradient of one side: what is tried and measured before it is used."""
+    def side(logits: mx.array, targets: mx.array) -> Arrays:
+        kept = of(logits, targets, True)
+        return *kept, to(logits, targets, [mx.ones_like(x) for x in kept], list(kept))
+
+    return side
+
+
+_STATISTICS = replace(
+    token_statistics.OP, reference=_both(_plain_of, _plain_to), launch=_both(_kernel_of, _kernel_to)
+)

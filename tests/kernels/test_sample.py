@@ -161,7 +161,7 @@ def midway(row: np.ndarray, rows: int, **given: float) -> Row:
 
 
 def hard_rows() -> list[Row]:
-    """Rows of three simdgroups and of sixteen, with equal tokens in all of them, and ones that are not there."""
+    """Rows of three simdgroups and of sixteen, equal tokens in all of them, and ones that are not there."""
     rng = np.random.default_rng(7)
     short = rng.integers(-5, 2, 70).astype(np.float32) / 2
     short[[3, 40, 69]] = -np.inf

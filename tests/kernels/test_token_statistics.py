@@ -120,3 +120,16 @@ def test_every_break_of_it_is_noticed() -> None:
     report = mutation_test(run, want, tolerance=1e-4)
     assert report.killed > 20
     assert report.unexplained(EQUIVALENT) == []
+
+
+@pytest.mark.parametrize("size", [1, 2, 31, 700])
+def test_a_row_with_what_is_no_number_is_none(simulation: Simulation, size: int) -> None:
+    """A model that has diverged must be seen. No token at all is none either, and its logsumexp -inf."""
+    logits, targets = noise((3, size), mx.float32, 1), mx.zeros(3, mx.int32)
+    logits[0, size // 2], logits[1] = np.nan, -mx.inf
+    for side in (op.launch, op.reference):
+        logprob, entropy, log_sum = side(logits, targets)
+        d_logits = pulled(side, logits, targets, [mx.ones(3)] * 3)
+        assert mx.isnan(logprob).tolist() == mx.isnan(entropy).tolist() == [True, True, False]
+        assert mx.isnan(log_sum[0]) and log_sum[1] == -mx.inf
+        assert mx.all(mx.isnan(d_logits[0])) and not mx.any(mx.isnan(d_logits[2]))

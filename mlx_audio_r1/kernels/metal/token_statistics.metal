@@ -55,7 +55,7 @@ for (int i = int(thread_index_in_threadgroup); i < VOCABULARY; i += THREADS) {
   if (value > sums.m) {
     sums = around(sums, value);
   }
-  if (value > -INFINITY) {
+  if (value != -INFINITY) {  // but what is no number makes all of the row none
     float below = value - sums.m;
     float weight = metal::precise::exp(below);
     sums.s += weight;
