@@ -136,14 +136,18 @@ def test_tiles_begin_with_their_clip() -> None:
 
 EQUIVALENT = [
     "< to <=: for (int t = key_begin; t < key_end; t += TILE) {",  # a tile without keys adds nothing
+    "< to <=: for (int j = 0; j < PER_LANE; j++) {",  # of the two, where the count guards
 ]
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_every_break_of_it_is_noticed() -> None:
-    given = packed(Clips.of([70, 3, 32], hidden=1), mx.float32, 2, 40)
-    want = op.reference(*given.arrays, **given.options)
-    report = mutation_test(lambda: [op._launch(*given.arrays, **given.options)], [want], tolerance=1e-4)
-    assert report.killed > 40
+    """With scores so far apart, and a clip's so far below nought, that exp goes wrong around a wrong top."""
+    case = packed(Clips.of([70, 3, 32], hidden=1), mx.float32, 2, 40)
+    (q, k, v), given = case.arrays, case.options
+    k[5], q[70:73], k[70:73] = 100 * k[5], 1.0, -30.0
+    want = op.reference(q, k, v, **given)
+    report = mutation_test(lambda: [op._launch(q, k, v, **given)], [want], tolerance=1e-4)
+    assert report.killed > 60
     assert report.unexplained(EQUIVALENT) == []
