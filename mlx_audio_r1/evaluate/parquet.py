@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,22 +33,34 @@ def split_of(path: Path) -> str:
     return _SHARD.sub("", path.stem)
 
 
+def columns_of(path: Path) -> list[str]:
+    """Names of a file's columns. Raises EvaluationError."""
+    pq, broken = _pyarrow()
+    with _readable(path, broken):
+        return list(pq.read_schema(path).names)
+
+
 def read_parquet(path: Path, columns: Sequence[str]) -> Iterator[Row]:
     """The rows of a file that has all these columns. Raises EvaluationError."""
     pq, broken = _pyarrow()
+    number = 0
+    with _readable(path, broken), pq.ParquetFile(path) as file:
+        _check(path, columns, file.schema_arrow.names)
+        for batch in file.iter_batches(batch_size=ROWS_AT_ONCE):
+            for values in batch.to_pylist():
+                number += 1
+                yield Row(f"{path}: row {number}", values)
+    if not number:
+        raise EvaluationError(f"{path}: no rows in it; download it again")
+
+
+@contextmanager
+def _readable(path: Path, broken: type[Exception]) -> Iterator[None]:
     try:
-        with pq.ParquetFile(path) as file:
-            _check(path, columns, file.schema_arrow.names)
-            number = 0
-            for batch in file.iter_batches(batch_size=ROWS_AT_ONCE):
-                for values in batch.to_pylist():
-                    number += 1
-                    yield Row(f"{path}: row {number}", values)
+        yield
     except (OSError, broken) as error:
         reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
         raise EvaluationError(f"{path}: cannot be read as parquet ({reason}); download it again") from None
-    if not number:
-        raise EvaluationError(f"{path}: no rows in it; download it again")
 
 
 def sound(row: Row, *columns: str, folder: Path) -> Sound:
@@ -65,7 +78,8 @@ def _of_struct(value: Mapping[str, Any]) -> bytes | str | None:
     if value.get("bytes"):
         return value["bytes"]  # type: ignore[no-any-return]
     if value.get("array") is not None and value.get("sampling_rate"):
-        return wav_bytes(np.asarray(value["array"], np.float32), int(value["sampling_rate"]))
+        samples = np.asarray(value["array"], np.float32)  # (n,) or (channels, n)
+        return wav_bytes(samples if samples.ndim == 1 else samples.mean(axis=0), int(value["sampling_rate"]))
     return value.get("path")
 
 
@@ -82,6 +96,6 @@ def _pyarrow() -> tuple[Any, Any]:
         import pyarrow.parquet as pq
     except ImportError:
         raise EvaluationError(
-            "parquet files need pyarrow: pip install 'mlx-audio-r1[eval]', or give the JSON form of the data set"
+            "parquet files need pyarrow: pip install 'mlx-audio-r1[eval]', or give the data set's JSON form"
         ) from None
     return pq, pyarrow.ArrowException

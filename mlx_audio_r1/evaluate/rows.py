@@ -48,6 +48,13 @@ class Row:
             raise self.wrong(f"no {' or '.join(names)}; there are {', '.join(map(str, self.values))[:160]}")
         return found
 
+    def nested(self, name: str) -> Row:
+        """The object of a column, also where it is written down as JSON."""
+        found = self.value(name)
+        if isinstance(found, str):
+            found = _parsed(found, f"{self.where}: {name}")
+        return Row(self.where, _object(found, f"{self.where}: {name}"))
+
     def texts(self, *names: str) -> tuple[str, ...]:
         """A list of texts, also where it is written down as JSON."""
         found = self.value(*names)
@@ -83,6 +90,12 @@ def choice_target(row: Row, options: Sequence[str], answer: str) -> tuple[Choice
     return Choice(tuple(options), gold), len(gold) / len(options)
 
 
+def without_empty_end(choices: Sequence[str]) -> tuple[str, ...]:
+    """Without the empty choices a list ends in; letters of the others stay."""
+    count = max((i for i, choice in enumerate(choices, start=1) if choice.strip()), default=0)
+    return tuple(choices[:count])
+
+
 def groups_of(row: Row, columns: Mapping[str, str]) -> dict[str, str]:
     """column -> name of the group; of a list with one element that element."""
     found = {name: row.values.get(column) for column, name in columns.items()}
@@ -90,16 +103,27 @@ def groups_of(row: Row, columns: Mapping[str, str]) -> dict[str, str]:
     return {name: str(value) for name, value in found.items() if value not in (None, "")}
 
 
-def find(path: Path, names: Iterable[str], what: str) -> Path:
+def found(path: Path, names: Iterable[str]) -> Path | None:
     """`path` where it is a file, else the first file in the folder that one of these patterns names."""
     if path.is_file():
         return path
-    names = tuple(names)
-    found = [match for name in names for match in sorted(path.glob(name)) if match.is_file()]
-    if not found:
+    matches = (match for name in names for match in sorted(path.glob(name)) if match.is_file())
+    return next(matches, None)
+
+
+def find(path: Path, names: Sequence[str], what: str) -> Path:
+    """What `found` gives. what: to give instead, for the error."""
+    file = found(path, names)
+    if file is None:
         problem = f"no {' or '.join(names)} in it" if path.is_dir() else "no such file or folder"
         raise EvaluationError(f"{path}: {problem}; give {what}")
-    return found[0]
+    return file
+
+
+def locate(root: Path, name: str, *folders: str) -> Path:
+    """A sound that a row names: where it says, or by its name in one of these folders; else where it says."""
+    places = (root / name, *(root / folder / Path(name).name for folder in folders))
+    return next((place for place in places if place.is_file()), places[0])
 
 
 def read_json(path: Path) -> Iterator[Row]:

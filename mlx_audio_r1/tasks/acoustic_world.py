@@ -94,7 +94,7 @@ def world_item(
     return Item(
         uid=f"acoustic-world/{task}/{difficulty or 'any'}/{seed}",
         turns=(Turn("user", (words, sound) if text_first else (sound, words)),),
-        target=_target(task, question),
+        target=target_of(question),
         bench="acoustic-world",
         chance=question.chance,
         groups={"task": task, "difficulty": difficulty or named(hard), "kind": clip.truth.kind,
@@ -140,7 +140,9 @@ def _drawn(rng: Rng, task: str, difficulty: str | None, choice: bool, held_out: 
     raise ValueError(f"no {difficulty} clip for {task} with the answer {wanted!r} in {MOST_DRAWS}")
 
 
-def _target(task: str, question: Question) -> Choice | Quantity | Boolean | Wording | Label:
+def target_of(question: Question) -> Choice | Quantity | Boolean | Wording | Label:
+    """What a reply to a question is compared with."""
+    task = question.task
     if question.options:
         return Choice(question.options, (question.options.index(question.gold),))
     if task == "count":

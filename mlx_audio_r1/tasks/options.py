@@ -15,6 +15,10 @@ from mlx_audio_r1.errors import PromptError
 from mlx_audio_r1.prompt import CHOICE_REQUEST, multiple_choice
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+MMSU_REQUEST = (
+    "Choose the most suitable answer from options A, B, C, and D. "
+    "You must respond with only A, B, C, or D."
+)
 _LETTERED = re.compile(r"\s*[(\[（]?([A-Za-z])(?:[)\]）][.:、：]?\s*|[.:]\s+|[、．：]\s*)(?=\S)")
 _INLINE = re.compile(r"(?:^|(?<=\s))[(\[（]?([A-Z])(?:[)\]）][.:、：]?\s*|[.:]\s+|[、．：]\s*)(?=\S)")
 
@@ -56,8 +60,15 @@ def _bracketed(question: str, options: Sequence[str]) -> str:
     return "\n".join([question, *(f"({letter}) {o}" for letter, o in zip(LETTERS, options, strict=False))])
 
 
+def _official_mmsu(question: str, options: Sequence[str]) -> str:
+    """As MMSU's own script asks; a question of fewer than four options has no empty lines here."""
+    lines = "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False))
+    return f"{MMSU_REQUEST}\n\nQuestion: {question}\n\n{lines}"
+
+
 STYLES: dict[str, Callable[[str, Sequence[str]], str]] = {
     "step-r1": multiple_choice,  # the authors' words
     "none": _unlettered,
     "brackets": _bracketed,
+    "mmsu": _official_mmsu,
 }

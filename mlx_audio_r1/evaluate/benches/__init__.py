@@ -7,7 +7,10 @@ from importlib import import_module
 from mlx_audio_r1.errors import EvaluationError
 from mlx_audio_r1.evaluate.bench import Bench
 
-BENCHES: dict[str, str] = {}  # name -> module below this package
+BENCHES: dict[str, str] = {  # name -> module below this package
+    "mmau": "mmau", "mmsu": "mmsu", "mmar": "mmar", "big-bench-audio": "bba", "spoken-mqa": "spoken_mqa",
+    "acoustic-world": "acoustic_world", "generic": "generic",
+}  # fmt: skip
 
 
 def bench(name: str) -> Bench:
