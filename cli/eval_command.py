@@ -7,7 +7,7 @@ import click
 from mlx_audio_r1.cli.lazy_group import LazyGroup
 
 SUBCOMMANDS = {  # name -> module, or module:attribute where a command has a name that Python keeps to itself
-    "list": "eval_import_command:list_benches",
+    "list": "eval_import_command:list_benches", "import": "eval_import_command:import_bench",
 }  # fmt: skip
 
 
@@ -18,4 +18,5 @@ def eval() -> None:
     \b
     Examples:
       audio-r1 eval list
+      audio-r1 eval import mmau MMAU/ -o mmau/
     """

@@ -64,11 +64,12 @@ def read_report(folder: Path) -> ImportReport | None:
 
 def reasons_against(bench: Bench, name: str, counts: Counts, left_out: int) -> tuple[str, ...]:
     """Why numbers cannot be compared with published ones. name: of the version, "" where it is not known."""
-    found = [_of_version(bench, name), f"{left_out} items without sound" if left_out else ""]
+    found = [against_version(bench, name), f"{left_out} items without sound" if left_out else ""]
     return tuple(reason for reason in (*found, *_of_counts(bench, counts)) if reason)
 
 
-def _of_version(bench: Bench, name: str) -> str:
+def against_version(bench: Bench, name: str) -> str:
+    """What is to be said against a version, "" where nothing is."""
     if not bench.versions or name in (bench.comparable or bench.versions.values()):
         return ""
     wanted = f", published numbers are of {' or '.join(bench.comparable)}" if bench.comparable else ""

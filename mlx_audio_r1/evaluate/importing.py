@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,7 +23,13 @@ from mlx_audio_r1.config import CHUNK_SECONDS
 from mlx_audio_r1.errors import EvaluationError
 from mlx_audio_r1.evaluate.arrange import arranged, with_sounds
 from mlx_audio_r1.evaluate.bench import Bench, Question
-from mlx_audio_r1.evaluate.import_report import REPORT, ImportReport, read_report, reasons_against
+from mlx_audio_r1.evaluate.import_report import (
+    REPORT,
+    ImportReport,
+    against_version,
+    read_report,
+    reasons_against,
+)
 from mlx_audio_r1.evaluate.pinning import file_sha256, fingerprint, question_key, version_name, version_tag
 from mlx_audio_r1.evaluate.results import ITEMS
 from mlx_audio_r1.evaluate.sound_store import NoSound, SoundStore
@@ -60,11 +67,12 @@ def import_bench(
     sha256 = file_sha256(pinned) if pinned else ""
     _check_out(bench, pinned, out)
     taken = _Taking(bench, SoundStore(out, options.check_audio), options.allow_missing)
-    for number, question in enumerate(_questions(bench, path, options), start=1):
-        taken.take(question)
-        if tell:
-            tell(number)
-    taken.check(path)
+    with _told_of_version(bench, sha256):
+        for number, question in enumerate(_questions(bench, path, options), start=1):
+            taken.take(question)
+            if tell:
+                tell(number)
+        taken.check(path)
     name = version_name(bench, sha256, print_ := fingerprint(taken.keys))
     version = version_tag(bench, name, sha256 or print_)
     report = ImportReport(
@@ -78,8 +86,19 @@ def import_bench(
     return report
 
 
+@contextmanager
+def _told_of_version(bench: Bench, sha256: str) -> Iterator[None]:
+    """What is wrong with an old file is often that it is old."""
+    try:
+        yield
+    except EvaluationError as error:
+        if not (old := against_version(bench, version_name(bench, sha256))) or sha256 not in bench.versions:
+            raise
+        raise EvaluationError(f"{error} (the file is {old})") from None
+
+
 def _questions(bench: Bench, path: Path | None, options: ImportOptions) -> Iterator[Question]:
-    if bench.make:
+    if bench.make and path is None:
         return bench.make(options.per_task, options.seed)
     if path is None:
         raise EvaluationError(f"{bench.name}: give the path of your download; {bench.source}")
