@@ -7,6 +7,7 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "0")
 os.environ.pop("AUDIO_R1_MODEL", None)
+os.environ["AUDIO_R1_KERNELS"] = "off"  # whatever was proven on this machine; tests of kernels turn them on
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background hands that down; tests send Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -22,6 +23,10 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 LONG_FILES = ("test_rl_proofs.py", "test_safety.py", "mgrd/test_run.py", "test_rl_run.py")  # begin with these
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--on-metal", action="store_true", help="Run tests/kernels on this Mac's GPU.")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

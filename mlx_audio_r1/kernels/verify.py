@@ -22,6 +22,7 @@ MOST_FAILURES = 5  # of an op, then it is given up
 class Failure:
     case: str
     why: str
+    runs: bool  # False: it does not compile, or the device cannot launch it
 
 
 @dataclass
@@ -50,7 +51,7 @@ def verify(proof: Proof, cases: Iterable[Case] | None = None) -> Result:
         try:
             _check(proof, case, result)
         except (RuntimeError, ValueError) as problem:  # what does not compile, or not fit
-            result.failures.append(Failure(case.name, reason(problem)))
+            result.failures.append(Failure(case.name, reason(problem), runs=False))
         if len(result.failures) >= MOST_FAILURES:
             break
     return result
@@ -67,7 +68,7 @@ def _check(proof: Proof, case: Case, result: Result) -> None:
     for verdict in verdicts:
         if not verdict.error <= verdict.bound:
             why = f"{verdict.what} is off by {verdict.error:.3g}, allowed are {verdict.bound:.3g}"
-            result.failures.append(Failure(case.name, why))
+            result.failures.append(Failure(case.name, why, runs=True))
         if result.worst is None or verdict.share > result.worst.share:
             result.worst, result.worst_case = verdict, case.name
 

@@ -11,7 +11,8 @@ import pytest
 
 from mlx_audio_r1.kernels.proof import BATCHES, DTYPES, SIZES, bound, error, exact, named, noise
 
-__all__ = ["DTYPES", "ORDERS", "assert_as_good", "cases", "exact", "noise"]
+__all__ = ["DTYPES", "ORDERS", "assert_as_good", "cases", "exact", "noise", "off_metal"]
+off_metal = pytest.mark.skipif(mx.metal.is_available(), reason="there is Metal here")
 ORDERS = ({"order": "forward"}, {"order": "reverse"}, {"order": "random", "seed": 5})
 
 _SHORT = {(7, 2), (33, 5), (1500, 1)}  # of each dtype these run always, the others with -m long

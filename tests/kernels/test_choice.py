@@ -18,6 +18,7 @@ from mlx_audio_r1.errors import AudioR1Error
 from mlx_audio_r1.kernels import choice
 from mlx_audio_r1.kernels.choice import OPS, Op, configured, register
 from mlx_audio_r1.kernels.trial import disagreement
+from tests.kernels.grid import off_metal
 from tests.metalsim.simulate import Simulation
 
 X = mx.array([1.0, 2.0, 3.0])
@@ -83,6 +84,7 @@ def test_a_wrong_switch_is_refused(switch: str, says: str) -> None:
         choice.configure(switch)
 
 
+@off_metal
 def test_without_metal_or_where_it_does_not_fit_plain_operations_run(double: Op, sides: Sides) -> None:
     with configured("on"):
         assert last(double, sides) == "reference"

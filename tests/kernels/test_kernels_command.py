@@ -22,6 +22,7 @@ from mlx_audio_r1.kernels.proof import Case, Proof, proofs
 from mlx_audio_r1.kernels.trial import tried
 from mlx_audio_r1.kernels.verify import MOST_FAILURES, verify
 from tests.helpers import run
+from tests.kernels.grid import off_metal
 from tests.metalsim import options
 from tests.metalsim.simulate import Simulation
 
@@ -200,7 +201,7 @@ def test_the_bench_of_a_small_shape(simulation: Simulation) -> None:
     assert "unknown" in next(bench_head(None)) and "400 GB/s" in next(bench_head(400.0))
 
 
-@pytest.mark.skipif(mx.metal.is_available(), reason="there is Metal here")
+@off_metal
 @pytest.mark.parametrize("asked", ["--verify", "--bench"])
 def test_without_metal_one_line_says_how_kernels_are_proven(asked: str) -> None:
     done = run("kernels", asked)

@@ -18,6 +18,7 @@ from mlx_audio_r1.prompt import AudioPart
 from mlx_audio_r1.prompt_cache import PromptCache
 from mlx_audio_r1.train.features import FeatureStore
 from mlx_audio_r1.train.sounds import Sounds
+from tests.kernels.grid import off_metal
 from tests.metalsim import options
 from tests.metalsim.simulate import Simulation
 from tests.test_parity import FEATURES, LOG_MEL, distance
@@ -94,6 +95,7 @@ def masked(frames: int, hidden: int) -> mx.array:
     return mx.arange(rows) < rows - hidden
 
 
+@off_metal
 def test_off_metal_every_chunk_goes_alone(tiny: Any, clips: Any) -> None:
     """Whatever the switch says."""
     mels = [tiny.log_mel(clips[clip]) for clip in SHORT]

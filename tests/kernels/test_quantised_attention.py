@@ -13,6 +13,7 @@ from mlx_audio_r1.kernels import quantised_attention as op
 from mlx_audio_r1.kernels.attention_segments import Affine, Parts, merge, splits_of, why_unsupported
 from mlx_audio_r1.kernels.choice import configured
 from tests.kernels.attention import DTYPES, Store, attention64, bound, error, exact, normal, packed, plain
+from tests.kernels.grid import off_metal
 from tests.metalsim import ORDERS, options
 from tests.metalsim.simulate import Simulation
 
@@ -221,6 +222,7 @@ def test_the_merge_of_parts(simulation: Simulation, splits: tuple[int, int], dty
     assert all(launch.findings == [] for launch in simulation.launches)
 
 
+@off_metal
 def test_off_metal_the_reference_runs() -> None:
     arguments = case(33, mx.float16, FORMS[3], rows=2, length=2, heads=(6, 2), dims=32)
     with configured("on"):

@@ -13,6 +13,7 @@ from mlx_audio_r1.kernels.attention_segments import Affine, Store, why_unsupport
 from mlx_audio_r1.kernels.choice import configured
 from mlx_audio_r1.models.shared_prefix import KVFormat, Segment, shared_attention
 from tests.kernels.attention import DTYPES, attention64, bound, error, mask, normal, packed
+from tests.kernels.grid import off_metal
 from tests.metalsim import ORDERS, options
 from tests.metalsim.simulate import Simulation
 
@@ -177,6 +178,7 @@ def test_limits_of_threads_and_threadgroup_memory(simulation: Simulation) -> Non
         holds(case([9], 9, mx.float32, None, rows=9, length=8))
 
 
+@off_metal
 def test_off_metal_the_reference_runs() -> None:
     arguments = case([33, 2], 8, mx.float16, length=2)
     padding = mx.array([0, 5])
