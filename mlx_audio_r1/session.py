@@ -25,7 +25,6 @@ from mlx_audio_r1.errors import AudioError, PromptError
 from mlx_audio_r1.generate import KV_GROUP_SIZES, Generation, Settings, settings_from
 from mlx_audio_r1.hub import NANO, NANO_NAME, locate
 from mlx_audio_r1.mel import log_mel
-from mlx_audio_r1.models.decoder import prepare
 from mlx_audio_r1.models.step_audio_r1 import Model
 from mlx_audio_r1.prompt import (
     AudioPart,
@@ -360,8 +359,8 @@ def load(
 
         adapters.load_adapter(model, adapter_path)
         adapters.settle(model)
-    if not lazy:  # laid side by side while they are read, some of the weights would be in memory twice
-        prepare(model.language_model)
+    if not lazy:  # else before the first token
+        model.language_model.model.prepare()
     tokenizer = Tokenizer.from_folder(folder, model.config.eos_token_ids)
     defaults = settings_from(_generation_config(folder))
     return AudioR1(model, tokenizer, str(path_or_repo or NANO_NAME), defaults, chunk_seconds, adapter_path)

@@ -21,7 +21,6 @@ from mlx_lm.models.cache import KVCache, QuantizedKVCache, RotatingKVCache, make
 from mlx_audio_r1 import adapters, load
 from mlx_audio_r1.adapter_config import AdapterConfig
 from mlx_audio_r1.kernels.choice import configured
-from mlx_audio_r1.models.decoder import prepare
 from mlx_audio_r1.models.kv_cache import RowCache
 from mlx_audio_r1.models.packed import GATE_UP, QKV, pack, whole
 from mlx_audio_r1.models.shared_prefix import Segment
@@ -52,7 +51,7 @@ def model_of(kind: str = "float32") -> Model:
 
 def packed_model(kind: str = "float32") -> Model:
     model = model_of(kind)
-    pack(model.language_model)
+    pack(model.language_model.model)
     return model
 
 
@@ -126,7 +125,7 @@ def test_memory_holds_one_pack_twice_at_most_and_nothing_twice_behind_it() -> No
     mx.clear_cache()
     before, largest = mx.get_active_memory(), model.layers[0].mlp.gate_proj.weight.nbytes * 2
     mx.reset_peak_memory()
-    pack(model)
+    pack(model.model)
     slack = 1 << 16  # sizes are rounded up to pages
     assert abs(mx.get_peak_memory() - before - largest) < slack
     assert abs(mx.get_active_memory() - before) < slack
@@ -147,11 +146,13 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
     "cast": lambda a: a.set_dtype(mx.float16),
     "mapped": lambda a: a.update(tree_map(lambda x: x + 0, a.parameters())),
     "removed": lambda a: a.k_proj.pop("bias"),
+    "quantised": lambda a: nn.quantize(a, 32, 4),
+    "replaced": lambda a: setattr(a, "q_proj", nn.Linear(64, 64)),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_changed_arrays_end_it_and_it_lets_go_of_the_old(attention: Any, change: str) -> None:
+def test_a_change_ends_it_and_it_lets_go_of_the_old(attention: Any, change: str) -> None:
     assert whole(attention) is not None
     CHANGES[change](attention)
     assert whole(attention) is None
@@ -167,7 +168,7 @@ def test_what_has_changed_is_decoded_as_it_is_now(simulation: Simulation) -> Non
         plain = decoded(models[1])
     with configured("on"):
         assert apart(decoded(models[0]), plain) < CLOSE
-        pack(models[0].language_model)
+        pack(models[0].language_model.model)
         assert whole(models[0].layers[1].self_attn) is not None
         assert apart(decoded(models[0]), plain) < CLOSE
 
@@ -187,7 +188,7 @@ def test_linears_that_do_not_go_together_stay_apart() -> None:
     odd.mlp.gate_proj = nn.QuantizedLinear.from_linear(odd.mlp.gate_proj, 32, 4)
     odd.mlp.up_proj = nn.QuantizedLinear.from_linear(odd.mlp.up_proj, 32, 8)
     model.layers[1].self_attn.rope.scale = 0.5
-    pack(model.language_model)
+    pack(model.language_model.model)
     assert whole(odd.self_attn) is None and whole(odd.mlp) is None
     assert whole(model.layers[1].self_attn) is None and whole(model.layers[1].mlp) is not None
     assert whole(model.layers[2].self_attn) is not None
@@ -227,7 +228,7 @@ def test_with_every_cache_of_one_stream(simulation: Simulation, cache: str) -> N
     model = tiny_model(layers=3, heads=2, kv_heads=1).eval()  # heads of 32, which quantise
     with configured("off"):
         plain = decoded(model, [CACHES[cache]() for _ in range(3)])
-    pack(model.language_model)
+    pack(model.language_model.model)
     with configured("on"):
         got = decoded(model, [CACHES[cache]() for _ in range(3)])
     assert simulation.count("qkv_rope") >= 3 * (1 + len(NEXT))
@@ -338,18 +339,34 @@ def _losses(model: Model, steps: int = 4) -> list[float]:
 # ---- loading
 
 
+def is_packed(model: Model) -> bool:
+    owners = [owner for layer in model.layers for owner in (layer.self_attn, layer.mlp)]
+    assert len({whole(owner) is None for owner in owners}) == 1
+    return whole(owners[0]) is not None
+
+
 def test_a_checkpoint_is_packed_as_it_is_loaded_where_kernels_may_run(simulation: Simulation) -> None:
-    for switch, packs in (("off", False), ("", False), ("on", True), ("off,qkv_rope=auto", True)):
+    for switch, packs in (("off", False), ("", False), ("on", True), ("off,qkv_rope=on", True)):
         with configured(switch):
-            layers = load().model.layers
-        assert all((whole(layer.mlp) is not None) is packs for layer in layers)
-        assert all((whole(layer.self_attn) is not None) is packs for layer in layers)
+            assert is_packed(load().model) is packs
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_otherwise_it_is_packed_before_the_first_token_with_the_switch_on(
+    simulation: Simulation, lazy: bool
+) -> None:
+    with configured("on" if lazy else "off"):
+        r1 = load(lazy=lazy)
+        assert not is_packed(r1.model)
     with configured("on"):
-        assert whole(load(lazy=True).model.layers[0].mlp) is None
+        r1.ask(prompt="Name all sounds in order.", max_tokens=1)
+        assert is_packed(r1.model)
+    assert simulation.count("qkv_rope") > 0
 
 
 def test_without_metal_nothing_is_packed() -> None:
     model = model_of()
     with configured("on"):
-        prepare(model.language_model)
-    assert whole(model.layers[0].mlp) is None
+        model.language_model.model.prepare()
+        decoded(model)
+    assert not is_packed(model)

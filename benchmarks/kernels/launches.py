@@ -34,7 +34,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from mlx_audio_r1.kernels import choice
 from mlx_audio_r1.kernels.choice import configured
 from mlx_audio_r1.kernels.source import kernel
-from mlx_audio_r1.models.decoder import open_decoder, prepare
+from mlx_audio_r1.models.decoder import open_decoder
 
 VIEWS = {"Broadcast", "CustomTransforms", "ExpandDims", "Flatten", "Reshape", "Slice", "Split", "Squeeze",
          "StopGradient", "Transpose", "Unflatten"}
@@ -98,7 +98,6 @@ def launches(layers: int, side: str) -> Counter[str]:
     """Of one token, by name."""
     with marking() as marks, _on(side):
         model = decoder(layers)
-        prepare(model)
         cache, token = make_prompt_cache(model), mx.zeros((1, 1), mx.int32)
         embedding = mx.zeros((1, 1, SIZES["hidden_size"]))
         for _ in range(2):  # the prompt, and the first token

@@ -21,7 +21,7 @@ from mlx_audio_r1.kernels.choice import allowed
 from mlx_audio_r1.models.attention import open_attention
 from mlx_audio_r1.models.packed import pack, whole
 
-OPS = ("add_rms_norm", "qkv_rope")  # any of them, and gate and up are one product too
+OPS = ("add_rms_norm", "qkv_rope")  # where either is not off, gate and up are one product too
 
 
 class MLP(qwen2.MLP):
@@ -36,11 +36,14 @@ class MLP(qwen2.MLP):
 class Decoder(qwen2.Qwen2Model):
     """(B, L) ids, or (B, L, D) embeddings beside them -> (B, L, D), normed."""
 
+    _prepared = False
+
     def __call__(
         self, inputs: mx.array, cache: Any = None, input_embeddings: mx.array | None = None
     ) -> mx.array:
         if not self._fuses(cache):
             return super().__call__(inputs, cache, input_embeddings)
+        self.prepare()
         h = self.embed_tokens(inputs) if input_embeddings is None else input_embeddings
         mask = create_attention_mask(h, cache[0])
         norms = [*(layer.input_layernorm for layer in self.layers), self.norm]
@@ -49,6 +52,12 @@ class Decoder(qwen2.Qwen2Model):
             h, normed = _added(layer.self_attn.fused(normed, mask, kept), h, layer.post_attention_layernorm)
             h, normed = _added(layer.mlp.fused(normed), h, following)
         return normed
+
+    def prepare(self) -> None:
+        """Before the first token: lay linears side by side, once, where the switch lets anything use that."""
+        if not self._prepared and allowed(*OPS):
+            object.__setattr__(self, "_prepared", True)
+            pack(self)
 
     def _fuses(self, cache: Any) -> bool:
         """What attends in training in place of a cache keeps nothing and makes no mask."""
@@ -71,9 +80,3 @@ def open_decoder(language_model: qwen2.Model) -> qwen2.Model:
     for layer in language_model.layers:
         layer.mlp.__class__ = MLP
     return open_attention(language_model)
-
-
-def prepare(language_model: qwen2.Model) -> None:
-    """Before the first token: lay linears side by side, where the switch lets anything use that."""
-    if allowed(*OPS):
-        pack(language_model)

@@ -41,22 +41,24 @@ class Pack:
     def arrays(self) -> list[mx.array]:
         return [*self.whole.values(), *(x for _, _, x in self._made_of)]
 
-    def is_worn(self, owner: nn.Module) -> bool:
-        """Does `owner` still have these linears, and not, say, an adapter around one?"""
-        return all(owner[name] is linear for name, linear in self._linears.items())
+    def is_adapted(self, owner: nn.Module) -> bool:
+        """Does `owner` have an adapter around one of them? It may be taken off again."""
+        return any(owner[name].get("linear") is linear for name, linear in self._linears.items())
 
-    def holds(self) -> bool:
-        """Are the arrays still those it was made of?"""
-        return all(linear.get(name) is x for linear, name, x in self._made_of)
+    def holds(self, owner: nn.Module) -> bool:
+        """Does `owner` have these linears, and they the arrays that it was made of?"""
+        return all(owner[name] is linear for name, linear in self._linears.items()) and all(
+            linear.get(name) is x for linear, name, x in self._made_of
+        )
 
 
-def pack(language_model: qwen2.Model) -> None:
+def pack(decoder: qwen2.Qwen2Model) -> None:
     """Lay the linears of every layer side by side, where they go together.
 
     Each pack is computed before the next, so that memory holds one of them twice and no more. Linears that were
     packed and have changed since are packed anew.
     """
-    for layer in language_model.layers:
+    for layer in decoder.layers:
         for owner, names in _parts(layer):
             if whole(owner) is None and _go_together([owner[name] for name in names]):
                 _keep(owner, Pack(owner, names))
@@ -67,9 +69,9 @@ def pack(language_model: qwen2.Model) -> None:
 def whole(owner: nn.Module) -> nn.Module | None:
     """The one linear for those of `owner`; None where there is none or it no longer is the same."""
     pack = getattr(owner, "_pack", None)
-    if pack is None or not pack.is_worn(owner):
+    if pack is None or pack.is_adapted(owner):
         return None
-    if not pack.holds():
+    if not pack.holds(owner):
         _keep(owner, None)  # it would hold the old weights in memory
         return None
     return pack.whole
