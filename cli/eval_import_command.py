@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from mlx_audio_r1.evaluate.bench import Bench
     from mlx_audio_r1.evaluate.import_report import ImportReport
 
-EXPECTED = ", expected "
+MOST_TOLD = 5  # items that are named one by one
 
 
 @click.command("list")
@@ -105,16 +106,21 @@ def _show(report: ImportReport, bench: Bench, out: Path) -> None:
     for group in bench.group_by:
         expected = report.expected.get(group, {})
         for value, count in report.counts.get(group, {}).items():
-            wanted = f"{EXPECTED}{expected[value]}" if expected.get(value, count) != count else ""
+            wanted = f", expected {expected[value]}" if expected.get(value, count) != count else ""
             click.echo(f"  {group:<14}{value:<34}{count:>6}{wanted}")
-    for uid, why in report.left_out[:5]:
-        click.echo(f"left out: {uid}: {why}", err=True)
-    if len(report.left_out) > 5:
-        click.echo(f"left out: {len(report.left_out) - 5} more, in {out / 'import_report.json'}", err=True)
+    _tell("left out", report.left_out, out)
+    _tell("damaged", report.damaged, out)
     if bench.expected:
         reasons = f": {'; '.join(report.reasons)}" if report.reasons else ""
         click.echo(f"{'not ' if reasons else ''}paper-comparable{reasons}")
     click.echo(f"{out}: ready for audio-r1 eval run {out}")
+
+
+def _tell(what: str, found: Sequence[tuple[str, str]], out: Path) -> None:
+    for uid, why in found[:MOST_TOLD]:
+        click.echo(f"{what}: {uid}: {why}", err=True)
+    if len(found) > MOST_TOLD:
+        click.echo(f"{what}: {len(found) - MOST_TOLD} more, in {out / 'import_report.json'}", err=True)
 
 
 def _progress(number: int) -> None:

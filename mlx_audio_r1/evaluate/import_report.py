@@ -22,8 +22,8 @@ Counts = Mapping[str, Mapping[str, int]]  # group -> value -> items; "" -> "" ->
 @dataclass(frozen=True)
 class ImportReport:
     """counts and expected: group -> value -> items, all of them under "". left_out: (uid, why) of items whose
-    sound is missing or unreadable. long: sounds of more than one chunk. reasons: why numbers from these items
-    cannot stand beside published ones; () where they can."""
+    sound is missing or unreadable; damaged: of items whose sound decodes in part. long: sounds of more than one
+    chunk. reasons: why numbers from these items cannot stand beside published ones; () where they can."""
 
     bench: str
     title: str
@@ -34,6 +34,7 @@ class ImportReport:
     counts: Counts
     expected: Counts
     left_out: tuple[tuple[str, str], ...]
+    damaged: tuple[tuple[str, str], ...]
     seconds: float
     long: int
     decoded: bool  # was every sound decoded whole, or only opened?
@@ -56,8 +57,9 @@ def read_report(folder: Path) -> ImportReport | None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         values = {field.name: found[field.name] for field in fields(ImportReport)}
-        left_out = tuple((str(uid), str(why)) for uid, why in values["left_out"])
-        return ImportReport(**{**values, "left_out": left_out, "reasons": tuple(values["reasons"])})
+        for name in ("left_out", "damaged"):
+            values[name] = tuple((str(uid), str(why)) for uid, why in values[name])
+        return ImportReport(**{**values, "reasons": tuple(values["reasons"])})
     except (OSError, ValueError, KeyError, TypeError):
         raise EvaluationError(f"{path}: cannot be read; import the benchmark again") from None
 

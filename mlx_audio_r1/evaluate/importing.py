@@ -78,7 +78,7 @@ def import_bench(
     report = ImportReport(
         bench=bench.name, title=bench.title, source=str(path or "built in"), items=len(taken.items),
         version=version, sha256=sha256 or print_, counts=taken.counts(), expected=bench.expected,
-        left_out=tuple(taken.left_out), seconds=round(taken.seconds, 1), long=taken.long,
+        left_out=tuple(taken.left_out), damaged=tuple(taken.damaged), seconds=round(taken.seconds, 1), long=taken.long,
         decoded=options.check_audio, license=bench.license,
         reasons=reasons_against(bench, name, taken.counts(), len(taken.left_out)),
     )  # fmt: skip
@@ -136,6 +136,7 @@ class _Taking:
     items: list[Item] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
+    damaged: list[tuple[str, str]] = field(default_factory=list)
     seconds: float = 0.0
     long: int = 0
     _places: dict[str, int] = field(default_factory=dict)  # uid -> its number
@@ -160,6 +161,7 @@ class _Taking:
         extra = {**item.extra, "seconds": round(sum(sound.seconds for sound in stored), 3)}
         item = with_sounds(item, [sound.place for sound in stored])
         self.items.append(replace(item, bench=self.bench.name, license=self.bench.license, extra=extra))
+        self.damaged += [(uid, sound.note) for sound in stored if sound.note]
         self.seconds += extra["seconds"]
         self.long += sum(sound.seconds > CHUNK_SECONDS for sound in stored)
 

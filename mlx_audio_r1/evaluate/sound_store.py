@@ -17,6 +17,7 @@ from mlx_audio_r1.audio_format import ByteReader, sniff
 from mlx_audio_r1.errors import AudioError
 from mlx_audio_r1.evaluate.bench import Embedded, Sound
 from mlx_audio_r1.files import disk_errors
+from mlx_audio_r1.jobs.hearing import damage_noted
 
 AUDIO = "audio"  # the folder of sounds that are no files elsewhere
 LONGEST_NAME = 80
@@ -29,10 +30,11 @@ class NoSound(Exception):
 
 @dataclass(frozen=True)
 class Stored:
-    """place: the path as a line of items.jsonl has it."""
+    """place: the path as a line of items.jsonl has it. note: what of it did not decode, where that was tried."""
 
     place: str
     seconds: float
+    note: str = ""
 
 
 class SoundStore:
@@ -50,13 +52,13 @@ class SoundStore:
         if sound not in self._known:
             if not sound.is_file():
                 raise NoSound(f"{sound} is not there")
-            self._known[sound] = Stored(_relative(sound, self.out), self._seconds(sound, str(sound)))
+            self._known[sound] = Stored(_relative(sound, self.out), *self._heard(sound, str(sound)))
         return self._known[sound]
 
     def _unpack(self, content: bytes, uid: str, number: int) -> Stored:
         if not content:
             raise NoSound("its row has no sound")
-        seconds = self._seconds(content, "the sound in its row")
+        seconds, note = self._heard(content, "the sound in its row")
         kind, _ = sniff(ByteReader(BytesIO(content), uid))
         target = self.out / AUDIO / (self._name(uid, number) + kind.suffix)
         with disk_errors(target):
@@ -64,7 +66,7 @@ class SoundStore:
             aside = target.with_name(target.name + ".new")
             aside.write_bytes(content)
             os.replace(aside, target)
-        return Stored(f"{AUDIO}/{target.name}", seconds)
+        return Stored(f"{AUDIO}/{target.name}", seconds, note)
 
     def _name(self, uid: str, number: int) -> str:
         """A file name that nothing else has, also where case does not count."""
@@ -74,9 +76,10 @@ class SoundStore:
         self._names.add(name.lower())
         return name
 
-    def _seconds(self, source: Path | bytes, name: str) -> float:
+    def _heard(self, source: Path | bytes, name: str) -> tuple[float, str]:
+        """(seconds, what was damaged)"""
         try:
-            with open_stream(source) as stream:
+            with damage_noted() as notes, open_stream(source) as stream:
                 frames = stream.frames
                 if self.whole or frames is None:
                     frames = sum(len(block) for block in stream.blocks)
@@ -85,7 +88,7 @@ class SoundStore:
             raise NoSound(f"{name} cannot be opened ({str(error).partition(': ')[2] or error})") from None
         if not seconds:
             raise NoSound(f"{name} has no samples")
-        return seconds
+        return seconds, "; ".join(notes) if self.whole else ""
 
 
 def _relative(sound: Path, out: Path) -> str:
