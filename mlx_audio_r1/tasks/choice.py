@@ -23,7 +23,10 @@ CHINESE_LETTERS = dict(zip("甲乙丙丁戊己庚辛", "ABCDEFGH", strict=True))
 _LETTER = "[A-Za-z甲乙丙丁戊己庚辛]"
 _OPEN, _CLOSE = r"[(\[【<\"']", r"[)\]】>\"']"
 _BEHIND = r"(?:[.)\]:、,。;!](?=\s|$)|[.)、:,](?=[^\s\d])|\s*[-–—](?=\s)|\n|$)"
-_LEADING = re.compile(rf"(?:{_OPEN}\s*({_LETTER})\s*{_CLOSE}|({_LETTER}){_BEHIND})[.:、,]?\s*")
+_LEADING = re.compile(
+    rf"(?:(?:{_OPEN}\s*){{1,2}}({_LETTER})(?:\s*{_CLOSE}){{1,2}}|({_LETTER}){_BEHIND})[.:、,]?\s*"
+)
+_GLUED = re.compile(rf"({_LETTER})[.)、:,](?=\d)")  # "A.1,200 Hz", where it may also be "G:7"
 _VERB = r"(?:is|was|as|because|since|fits?|matches|must be|seems)\b"
 _NAMED = re.compile(
     r"(?:\b(?:options?|choices?|choose|chose|select(?:ed)?|pick(?:ed)?|go with|letter)\s*:?\s*"
@@ -32,7 +35,9 @@ _NAMED = re.compile(
     re.IGNORECASE,
 )  # "option B", "I choose B", 选B
 _SAID = re.compile(
-    r"(?:\b(?:it is|it's|that is|that's|say|guess|probably|definitely|likely|clearly|must be)\s+|是|为)"
+    r"(?:\b(?:it is|it's|that is|that's|say|guess|think|believe|probably|definitely|likely|clearly|must be)\s+"
+    r"|(?<!not )\b(?:so|therefore|thus|hence|correct|right|final|verdict|choice|pick|listening)\b[,:]?\s+"
+    r"|是|为)"
     rf"({_LETTER})(?=\s*(?:$|[.,;!\n。]))",
     re.IGNORECASE,
 )  # "I'd say B."
@@ -143,8 +148,10 @@ class _Resolver:
     def _leading(self, text: str) -> Chosen | None:
         """The letter in front, alone or with words behind it."""
         mark = _LEADING.match(text)
-        option = self._option(mark.group(1) or mark.group(2)) if mark else None
-        if mark is None or option is None or denied(text, 0, mark.end(1) if mark.group(1) else mark.end(2) + 1):
+        if mark is None:
+            return self._glued(text)
+        option = self._option(mark.group(1) or mark.group(2))
+        if option is None or denied(text, 0, mark.end(1) if mark.group(1) else mark.end(2) + 1):
             return None
         if any(m.start == 0 and m.end > 1 for m in self.names.mentions(text)):
             return None  # the letter belongs to a name: "C: maj"
@@ -153,6 +160,8 @@ class _Resolver:
             return Chosen(option, "letter")
         if whole := self.names.exact(rest):
             return Chosen(whole, "letter and text" if whole == option else "text against its letter")
+        if self.names.exact(mark.group(1) or mark.group(2)) not in (None, option):
+            return None  # the letter is another option's text
         if (self._letters(_ENUMERATED, rest) | self._first(_LISTED, rest)) - {option}:
             return Chosen(None, "several letters")
         first = self._begins_with(rest)
@@ -161,6 +170,14 @@ class _Resolver:
         if first is None and self._another_text(rest):
             return Chosen(None, "a letter and no option's text")
         return Chosen(option, "letter and text" if first else "letter")
+
+    def _glued(self, text: str) -> Chosen | None:
+        """A letter with its option right behind it, where that begins with a digit."""
+        mark = _GLUED.match(text)
+        option = self._option(mark.group(1)) if mark else None
+        if mark is None or option is None or self.names.exact(text[mark.end() :]) != option:
+            return None
+        return Chosen(option, "letter and text")
 
     def _another_text(self, rest: str) -> bool:
         """Is it a few words that are meant as an option, though no option has them?"""

@@ -85,7 +85,7 @@ def lower(text: str) -> str:
 
 
 def _unwrap(text: str) -> str:
-    """What stands in the last <answer>, or in a JSON object's only value; else the text itself."""
+    """What stands in the last <answer>, or in a object's only value (JSON, or a Python dict); else the text."""
     closing = max((m.start() for m in _CLOSING.finditer(text)), default=-1)
     opening = max((m.end() for m in _OPENING.finditer(text, 0, max(closing, 0))), default=-1)
     if opening >= 0:
@@ -96,7 +96,7 @@ def _unwrap(text: str) -> str:
 
 def _json_value(text: str) -> str:
     try:
-        value = json.loads(text)
+        value = json.loads(text if '"' in text else text.replace("'", '"'))
     except (ValueError, RecursionError):
         return text
     named = [value[key] for key in _JSON_KEYS if key in value] or list(value.values())

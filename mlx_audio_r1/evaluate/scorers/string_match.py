@@ -45,7 +45,8 @@ def lettered_gold(item: Item) -> Gold:
         return answer, choices
     raw, given = [str(choice) for choice in raw_choices(item)], str(raw_answer(item))
     names = raw if given in raw else choices
-    lettered = [f"({letter}) {choice}" for letter, choice in zip(LETTERS, choices, strict=False)]
+    shown = zip(LETTERS, choices, strict=False)
+    lettered = [f"({letter}) {choice}" if choice.strip() else choice for letter, choice in shown]
     return (lettered[names.index(given)] if given in names else answer), lettered
 
 
