@@ -20,6 +20,8 @@ matrix, so only whole matrices are loaded, stored and multiplied.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import mlx.core as mx
 
 from mlx_audio_r1.kernels.choice import Op, register, with_gradient
@@ -73,12 +75,18 @@ def tile_rows(dims: int) -> int:
     return 32 if dims <= 88 else 16
 
 
+@lru_cache(maxsize=16)
+def _tiles(clips: Clips, rows: int) -> mx.array:
+    """The same for every layer of a pass."""
+    return mx.array(clips.tiles(rows))
+
+
 def _launch(
     queries: mx.array, keys: mx.array, values: mx.array, *, clips: Clips, scale: float
 ) -> mx.array:
     _, heads, dims = queries.shape
     rows = tile_rows(dims)
-    tiles = mx.array(clips.tiles(rows))
+    tiles = _tiles(clips, rows)
     return kernel("packed_attention", ("queries", "keys", "values", "tiles", "scale"), ("out",))(
         inputs=[queries, keys, values, tiles, float(scale)],
         template=[("T", queries.dtype), ("D", dims), ("TILE", rows)],

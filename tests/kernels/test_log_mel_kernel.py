@@ -78,7 +78,7 @@ def test_bytes_are_those_of_the_docstring(simulation: Simulation, frames: int, s
     assert second.traffic["out"].written == values
     assert first.traffic["maxima"].written == 4 * groups
     assert second.traffic["maxima"].read == 4 * groups * spans
-    scalars = ("frames", "groups", "values")
+    scalars = ("frames", "least", "groups", "values", "range")
     traffic = [*first.traffic.items(), *second.traffic.items()]
     used = sum(t.read + t.written for name, t in traffic if name not in scalars)
     assert op.OP.bytes(*given.arrays, **given.options) == used

@@ -2,7 +2,6 @@
 // body
 threadgroup float power[FRAMES * BINS];
 threadgroup float highest[THREADS / 32];
-constexpr float FLOOR = 1e-10f;
 
 int thread_index = int(thread_index_in_threadgroup);
 int first = int(threadgroup_position_in_grid.x) * FRAMES, count = min(FRAMES, frames - first);
@@ -21,7 +20,7 @@ for (int i = thread_index; i < count * MELS; i += THREADS) {
   for (int bin = begin; bin < end; bin++) {
     sum += power[frame * BINS + bin] * weights[offset + bin - begin];
   }
-  float value = metal::precise::log10(max(sum, FLOOR));
+  float value = metal::precise::log10(max(sum, least));
   logs[size_t(first) * MELS + i] = value;
   top = max(top, value);
 }

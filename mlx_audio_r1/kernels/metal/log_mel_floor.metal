@@ -16,5 +16,5 @@ for (int k = 0; k < THREADS / 32; k++) {
 }
 int first = int(threadgroup_position_in_grid.x) * SPAN;
 for (int i = first + thread_index; i < min(values, first + SPAN); i += THREADS) {
-  out[i] = (max(logs[i], top - 8.0f) + 4.0f) / 4.0f;
+  out[i] = (max(logs[i], top - range) + 4.0f) / 4.0f;
 }
