@@ -24,6 +24,8 @@ _FENCED = re.compile(r"\A```\w*|```\Z")
 _JSON_KEYS = ("answer", "content", "text", "result", "response", "答案")
 _MARKUP = (  # pattern -> what stays; in this order
     (re.compile(r"\\[dt]?frac\s*\{([^{}]{1,40})\}\s*\{([^{}]{1,40})\}"), r"\1/\2"),
+    (re.compile(r"\\[dt]?frac\s*(\d)\s*(\d)(?!\d)"), r"\1/\2"),
+    (re.compile(r"(?<=\d)\\[,;:! ](?=\d{3}(?!\d))"), ""),
     (re.compile(r"\\(?:boxed|fbox)\s*\{"), "\nAnswer: {"),
     (re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|operatorname)\s*\{([^{}]*)\}"), r"\1"),
     (re.compile(r"<(b|i|u|p|em|strong|code|mark)>([^<]*)</\1>", re.IGNORECASE), r"\2"),

@@ -16,7 +16,7 @@ from fractions import Fraction
 from mlx_audio_r1.evaluate.scorers.rows import gold_text
 from mlx_audio_r1.evaluate.scoring import RuleScorer, Score
 from mlx_audio_r1.tasks.item import Item
-from mlx_audio_r1.tasks.numerals import find_numbers
+from mlx_audio_r1.tasks.numerals import MOST_DIGITS, find_numbers
 from mlx_audio_r1.tasks.plain import lower, plain
 
 _INVALID = re.compile(r"(?<![a-z])(?:in\s*valid|not\s+valid)(?![a-z])|无效")
@@ -24,7 +24,9 @@ _VALID = re.compile(r"(?<![a-z])valid(?![a-z])|有效")
 _FIRST = re.compile(r"\W*(?:(yes|no)(?![a-z])|([是否不]))")
 _POLAR = re.compile(r"(?<![a-z])(?:yes|no)(?![a-z])")
 _CHINESE = {"是": "yes", "否": "no", "不": "no"}
-_DIGITS = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?")
+_DIGITS = re.compile(r"(?<![a-z0-9_.])-?[0-9]+(?:\.[0-9]+)?")
+
+_SEAM = re.compile(r"(?<=[\u4e00-\u9fff])(?=[a-z])")  # "是seven": two words
 
 
 def rule(reply: str, item: Item) -> Score:
@@ -49,11 +51,11 @@ def _polar(text: str) -> str | None:
 
 
 def _number(text: str) -> str | None:
-    """As a fraction in lowest terms, so that 7 and 7.0 are the same."""
+    """As a fraction in lowest terms, so that 7 and 7.0 are the same; None for endless digits."""
     digits = _DIGITS.findall(re.sub(r"(?<=\d),(?=\d{3})", "", text))
     if digits:
-        return str(Fraction(digits[-1]))
-    spelled = [n for n in find_numbers(text) if n.end > n.start]
+        return str(Fraction(digits[-1])) if len(digits[-1]) <= MOST_DIGITS else None
+    spelled = [n for n in find_numbers(_SEAM.sub(" ", text)) if n.end > n.start]
     return str(spelled[-1].value) if spelled else None
 
 
