@@ -172,7 +172,7 @@ GOLDS = {
 def second_reading(reply, gold):
     """Big Bench's rule once more, word by word and without the library's text functions."""
     text = re.sub("[*_`]", "", reply).lower().replace("，", ",").replace("：", ":")
-    words = re.findall(r"[a-z]+|-?[0-9][0-9,]*(?:\.[0-9]+)?", text)
+    words = re.findall(r"[a-z]+|-?[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?", text)
     if gold in ("valid", "invalid"):
         pairs = list(itertools.pairwise(words))
         if "invalid" in words or ("in", "valid") in pairs or ("not", "valid") in pairs or "无效" in text:
