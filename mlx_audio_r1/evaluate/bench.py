@@ -77,7 +77,7 @@ class Bench:
     expected: group name -> value -> questions; the group "" has the total under "".
     profiles: the first is that of Step-Audio-R1's authors, or the benchmark's own where they have none.
     scorers: names of `scorers.SCORERS`; the first one gives the number to print.
-    published: model -> percent. judge: whose verdicts can be compared with these; "" where rules decide.
+    judge: whose verdicts published numbers (`paper`) rest on; "" where rules decide.
     predictions: (items, replies by uid) -> the files that official scripts read: name -> text.
     """
 
@@ -89,7 +89,6 @@ class Bench:
     pinned: Callable[[Path], Path | None] = lambda path: None
     versions: Mapping[str, str] = field(default_factory=dict)
     expected: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    published: Mapping[str, float] = field(default_factory=dict)
     judge: str = ""
     license: str = ""
     predictions: Callable[..., Mapping[str, str]] | None = None

@@ -28,6 +28,7 @@ from mlx_audio_r1.tasks.item import Item
 from mlx_audio_r1.tasks.statistics import Interval, wilson
 
 DRAWS = 2_000  # of a bootstrap over counts
+PARTS = {"votes": votes, "budgets": budgets, "controls": controls, "positions": positions}
 By = Mapping[str, list[Score]]  # uid -> scores of its samples
 
 
@@ -97,10 +98,7 @@ def summary_of(part: Table) -> dict[str, Any]:
         "primary": primary,
         "scorers": {name: scored(one, part.by_item(name), part.items) for name, one in known.items()},
         **_counts(part),
-        "votes": votes(part, primary),
-        "budgets": budgets(part, primary),
-        "controls": controls(part, primary),
-        "positions": positions(part),
+        **({name: make(part, primary) for name, make in PARTS.items()} if primary else {}),
     }
 
 

@@ -1,5 +1,8 @@
 """Of a summary: votes and passes of several samples, accuracy under budgets and controls, letters against gold.
 
+Accuracy is the primary scorer's. What was chosen, for votes, changes and letters, is what our own resolver read
+where a bench has it: an official rule often knows right and wrong alone.
+
 Sources: pass@k, Chen et al. 2021; control, scaling and performance of budgets, s1 (Muennighoff et al. 2025);
 audio contribution, AudioMCQ (2509.21060).
 """
@@ -12,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlx_audio_r1.evaluate.results import FULL, REAL, Result
+from mlx_audio_r1.evaluate.results import FULL, REAL
 from mlx_audio_r1.evaluate.scoring import Score
 from mlx_audio_r1.tasks.choice import Choice
 from mlx_audio_r1.tasks.statistics import (
@@ -34,7 +37,7 @@ Scores = Mapping[str, list[Score]]
 
 def votes(part: Table, primary: str) -> dict[str, Any]:
     """pass@k and maj@k for k = 1, 2, 4, ... samples, with what blind guessing passes; {} for one sample."""
-    by = part.by_item(primary)
+    by, read = part.by_item(primary), part.by_item(resolver(part))
     n = min(map(len, by.values()), default=0)
     if n < 2:
         return {}
@@ -42,7 +45,7 @@ def votes(part: Table, primary: str) -> dict[str, Any]:
     found = {}
     for k in [2**i for i in range(n.bit_length()) if 2**i <= n]:
         passed = [pass_at_k(len(s), sum(map(_right, s)), k) for s in by.values()]
-        agreed = [_voted(scores, k) for scores in by.values()]
+        agreed = [_voted(scores, k) for scores in read.values()]
         guessed = [guess_at_k(chance, k) for chance in chances]
         found[str(k)] = {"pass": _mean(passed), "maj": _mean(agreed), "guess": _mean(guessed)}
     return found
@@ -105,36 +108,36 @@ def _trend(part: Table, primary: str, given: Sequence[int]) -> dict[str, Any]:
 def controls(part: Table, primary: str) -> dict[str, Any]:
     """What is left where the sound is another. difference: true - control, paired. contribution: of what could
     be gained, the share the sound gives. flips: of answers that changed. {} where no control was asked for."""
-    real = part.by_item(primary)
+    real, read = part.by_item(primary), part.by_item(resolver(part))
     found = {}
     for name in sorted({row.control for row in part.rows} - {REAL}):
-        other = part.by_item(primary, control=name)
+        other, changed = part.by_item(primary, control=name), part.by_item(resolver(part), control=name)
         uids = sorted(real.keys() & other.keys())
         if uids:
-            found[name] = _control({u: real[u] for u in uids}, {u: other[u] for u in uids})
+            flips = [x.parsed != y.parsed for u in uids for x, y in zip(read[u], changed[u], strict=False)]
+            known = _control({u: real[u] for u in uids}, {u: other[u] for u in uids})
+            found[name] = {**known, "flips": _mean(list(map(float, flips)))}
     return found
 
 
 def _control(real: Scores, other: Scores) -> dict[str, Any]:
     pairs = [(_mark(real[uid]), _mark(other[uid])) for uid in real]
     (a, _, _), (b, low, high) = _rate(real), _rate(other)
-    changed = [x.parsed != y.parsed for uid in real for x, y in zip(real[uid], other[uid], strict=False)]
     return {"n": len(pairs), "value": b, "low": low, "high": high,
             "difference": bootstrap_mean([x - y for x, y in pairs]),
             "p": mcnemar(sum(x > y for x, y in pairs), sum(y > x for x, y in pairs)),
             "contribution": (a - b) / (1 - b) if b < 1 else math.nan,
-            "retention": b / a if a else math.nan, "flips": _mean(list(map(float, changed)))}  # fmt: skip
+            "retention": b / a if a else math.nan}  # fmt: skip
 
 
-def positions(part: Table) -> list[list[int]]:
+def positions(part: Table, primary: str) -> list[list[int]]:
     """Rows: where the right option stood; columns: which was chosen, the last: none. [] without options."""
     choices = {uid: item.target for uid, item in part.items.items() if isinstance(item.target, Choice)}
     if not choices:
         return []
     widest = max(len(target.options) for target in choices.values())
     table = [[0] * (widest + 1) for _ in range(widest)]
-    resolver = next((name for name in part.scorers if name.endswith("resolve")), part.scorers[0])
-    for uid, scores in part.by_item(resolver).items():
+    for uid, scores in part.by_item(resolver(part)).items():
         for score in scores if uid in choices else []:
             chosen = _place(choices[uid], score)
             table[choices[uid].gold[0]][widest if chosen is None else chosen] += 1
@@ -165,6 +168,6 @@ def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values) if values else math.nan
 
 
-def results_of(part: Table, uid: str) -> list[Result]:
-    """The replies to one item, true sound and all thinking."""
-    return [r for r in part.plain() if r.uid == uid]
+def resolver(part: Table) -> str:
+    """The scorer that says what was chosen; the primary one where no other does."""
+    return next((name for name in part.scorers if name.endswith("resolve")), part.scorers[0])
