@@ -78,8 +78,8 @@ def import_bench(
     report = ImportReport(
         bench=bench.name, title=bench.title, source=str(path or "built in"), items=len(taken.items),
         version=version, sha256=sha256 or print_, counts=taken.counts(), expected=bench.expected,
-        left_out=tuple(taken.left_out), damaged=tuple(taken.damaged), seconds=round(taken.seconds, 1), long=taken.long,
-        decoded=options.check_audio, license=bench.license,
+        left_out=tuple(taken.left_out), damaged=tuple(taken.damaged), seconds=round(taken.seconds, 1),
+        long=taken.long, decoded=options.check_audio, license=bench.license,
         reasons=reasons_against(bench, name, taken.counts(), len(taken.left_out)),
     )  # fmt: skip
     _write(out, [replace(item, version=version) for item in taken.items], report)

@@ -30,7 +30,7 @@ class NoSound(Exception):
 
 @dataclass(frozen=True)
 class Stored:
-    """place: the path as a line of items.jsonl has it. note: what of it did not decode, where that was tried."""
+    """place: the path as a line of items.jsonl has it. note: what did not decode, where it was tried."""
 
     place: str
     seconds: float

@@ -71,7 +71,7 @@ def lettered(choices: Sequence[str]) -> list[str]:
 
 
 def mmau_rows(n: int = 8) -> Rows:
-    """With the traps of the real file: a category in a list, equal choices, two to eight of them, chord names."""
+    """With the traps of the real file: a category in a list, equal choices, two to eight, chord names."""
     choices = [
         ["cello", "oboe", "harp", "snare"], ["yes", "no"], ["rain", "rain", "a bell and a drum", "a child"],
         list(WORDS), ["A:maj/5", "C:min", "D:maj", "G:7"], ["A", "B", "C", "D"],
@@ -80,7 +80,7 @@ def mmau_rows(n: int = 8) -> Rows:
     gold = [2, 0, 0, 7, 1, 2, 1, 4]
     return [
         {
-            "id": f"0{k}-mmau", "audio_id": f"./test-mini-audios/0{k}-mmau.wav", "question": f"What is heard, {k}?",
+            "id": f"0{k}-mmau", "audio_id": f"./test-mini-audios/0{k}-mmau.wav", "question": f"What is {k}?",
             "choices": choices[k % 8], "answer": choices[k % 8][gold[k % 8]], "dataset": "made",
             "task": ("sound", "music", "speech")[k % 3], "split": "test-mini",
             "category": ["Reasoning"] if k == 1 else "Reasoning", "sub-category": f"Kind {k % 2}",
@@ -138,11 +138,11 @@ def mmsu_rows(n: int = 6) -> Rows:
     choices: list[list[Any]] = [["laugh", "burp", "cough", "yawn"], [1, 2, 3, 4], ["yes", "no", "", ""]]
     return [
         {
-            "id": f"made_{k:04d}", "audio_path": f"audio/made_{k:04d}.wav", "question": f"Which one is it, {k}?",
+            "id": f"made_{k:04d}", "audio_path": f"audio/made_{k:04d}.wav", "question": f"Which is it, {k}?",
             **dict(zip(("choice_a", "choice_b", "choice_c", "choice_d"), choices[k % 3], strict=True)),
-            "answer_gt": choices[k % 3][1], "task_name": f"task {k % 2}", "category": ("Perception", "Reasoning")[k % 2],
-            "sub-category": "Paralinguistics", "sub-sub-category": "Speaking Style",
-            "linguistics_sub_discipline": "none",
+            "answer_gt": choices[k % 3][1], "task_name": f"task {k % 2}",
+            "category": ("Perception", "Reasoning")[k % 2], "sub-category": "Paralinguistics",
+            "sub-sub-category": "Speaking Style", "linguistics_sub_discipline": "none",
         }
         for k in range(n)
     ]  # fmt: skip
@@ -217,8 +217,8 @@ def mmar_json(folder: Path) -> Path:
 
 
 def big_bench_rows(n: int = 8) -> Rows:
-    kinds = (("formal_fallacies", ("valid", "invalid")), ("navigate", ("Yes", "No")), ("web_of_lies", ("No", "Yes")),
-             ("object_counting", ("7", "12")))  # fmt: skip
+    kinds = (("formal_fallacies", ("valid", "invalid")), ("navigate", ("Yes", "No")),
+             ("web_of_lies", ("No", "Yes")), ("object_counting", ("7", "12")))  # fmt: skip
     return [
         {"category": kinds[k % 4][0], "official_answer": kinds[k % 4][1][k // 4 % 2],
          "file_name": f"data/question_{3 * k}.mp3", "id": 3 * k}
@@ -247,7 +247,7 @@ SPLITS = ("short_digit", "long_digit", "single_step_reasoning", "multi_step_reas
 
 
 def spoken_mqa_rows(split: str, n: int = 2) -> Rows:
-    """A text in the arithmetic splits, a list of one in the others, with a solution before it here and there."""
+    """A text in the arithmetic splits, a list of one in the others, here and there behind a solution."""
     arithmetic = split.endswith("digit")
     answers: Sequence[Any] = ("731", "0.60") if arithmetic else (["7"], ["3 and 4 are 7. #### 1,207"])
     return [
@@ -272,7 +272,8 @@ def spoken_mqa(folder: Path) -> Path:
 def generic_rows() -> Rows:
     """One of each form."""
     return [
-        {"audio": "a.wav", "question": "Which is it?", "choices": ["drum", "bell"], "answer": "bell", "id": "columns"},
+        {"audio": "a.wav", "question": "Which is it?", "choices": ["drum", "bell"], "answer": "bell",
+         "id": "columns"},
         {"messages": [{"role": "user", "content": "<audio>How many?"}], "audios": ["b.wav"], "solution": 3,
          "uid": "messages", "task": "count"},
         {"schema": "audio-r1.task/1", "uid": "item", "option_style": "brackets", "groups": {"task": "which"},

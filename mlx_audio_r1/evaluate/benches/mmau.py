@@ -29,7 +29,7 @@ ROW = ("id", "audio_id", "question", "choices", "answer", "dataset", "task", "sp
        "sub-category", "difficulty")  # fmt: skip  # as evaluation.py reads it
 AUTHORS = ("context", "instruction", "choices", "answer", "other_attributes")  # columns of their parquet
 OTHERS = ("audio", "question", "choices", "answer")
-_LETTER = re.compile(r"\([A-H]\)\s*")
+_LETTER = re.compile(r"^\([A-H]\)\s*")
 CURRENT = "v05.15.25"
 VERSIONS = {  # sha256 of mmau-test-mini.json, by the day of its commit
     "5691ee65f86333f32efdba38554100a1ba49310be5ddfe7380902f0cde4431b9": CURRENT,  # of its questions
@@ -95,8 +95,8 @@ def _of_authors(row: Row) -> Question:
     plain = {
         **row.nested("other_attributes").values,
         "question": row.text("instruction"),
-        "choices": [_LETTER.sub("", choice, count=1) for choice in raw["choices"]],
-        "answer": _LETTER.sub("", raw["answer"], count=1),
+        "choices": [_LETTER.sub("", choice) for choice in raw["choices"]],
+        "answer": _LETTER.sub("", raw["answer"]),
     }
     about = Row(row.where, plain)
     return _question(about, about.text("id"), sound(row, "context", folder=Path()), raw)
