@@ -69,8 +69,8 @@ def _curves(found: Found) -> list[Html]:
 
 def _plot(lines: Sequence[Line]) -> Html:
     ends = [(line.name, 100 * line.values[0], 100 * line.values[-1]) for line in lines]
-    said = "; ".join(f"{name} {first:.0f} to {last:.0f} %" for name, first, last in ends)
-    return plots.line_plot(lines, f"Accuracy over budgets: {said}", "share", "tokens of reasoning allowed")
+    said = "Accuracy over budgets: " + "; ".join(f"{name} {a:.0f} to {b:.0f} %" for name, a, b in ends)
+    return plots.line_plot(lines, said, "share", "tokens of reasoning allowed", even=True)
 
 
 def _extras(found: Found) -> list[Html]:

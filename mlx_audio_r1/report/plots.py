@@ -12,7 +12,7 @@ import math
 import re
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
@@ -55,13 +55,21 @@ def missing() -> str | None:
     return None if importlib.util.find_spec("matplotlib") else MISSING
 
 
-def line_plot(lines: Sequence[Line], label: str, axis: str = "linear", across: str = "step") -> Html:
-    """Lines over steps, or what `across` says. `label`: read to those who cannot see it; `axis`: of AXES."""
+def line_plot(
+    lines: Sequence[Line], label: str, axis: str = "linear", across: str = "step", even: bool = False
+) -> Html:
+    """Lines over steps, or what `across` says. `label`: read to those who cannot see it; `axis`: of AXES.
+    even: the steps stand side by side at equal distances, whatever lies between them."""
+    places = sorted({step for line in lines for step in line.steps})
+    at = places.index if even else float
 
     def draw(axes: Axes) -> None:
-        for line, colour, style in zip(lines, cycle(SERIES), cycle(STYLES), strict=False):
+        placed = [replace(line, steps=list(map(at, line.steps))) for line in lines]
+        for line, colour, style in zip(placed, cycle(SERIES), cycle(STYLES), strict=False):
             _draw(axes, line, colour, style)
-        _steps(axes, lines, across)
+        _steps(axes, placed, across)
+        if even:
+            axes.set_xticks(range(len(places)), [f"{place:,.0f}" for place in places])
         _values(axes, [v for line in lines for _, v in line.finite], axis)
         if len(lines) > 1:
             legend(axes, 3)

@@ -20,6 +20,7 @@ body { margin: 0 auto; max-width: 68rem; padding: 1.5rem 1.25rem 3rem; backgroun
 h1 { font-size: 1.6rem; line-height: 1.25; margin: 0; }
 h2 { font-size: 1.1rem; margin: 2.25rem 0 .75rem; }
 h3 { font-size: .95rem; margin: 0 0 .5rem; }
+.wide + h3, .note + h3 { margin-top: 1.5rem; }
 h1, h3, td, th, dd, pre, p { overflow-wrap: anywhere; }
 header p, footer, figcaption, dt, .note { color: var(--quiet); }
 header p { margin: .25rem 0 0; }
