@@ -30,6 +30,7 @@ from mlx_audio_r1.tasks.wording import Errors, edits, tokens
 Tokens = Callable[[str], list[str]]
 RUNAWAY = 10  # times the words of the reference
 LONGEST_NUMBER = 8  # digits that are read as a number; more are a telephone number
+NOT_WHISPERS = (r"\bkinda\b", r"\bsorta\b", r"\bdunno\b", r"\bcause\b")
 _THINKING = re.compile(r"\A.*</think>", re.DOTALL)
 _FENCED = re.compile(r"\A```\w*\s*|\s*```\Z")
 _CONTENT = re.compile(r'"content"\s*:\s*"(.*?)"?\s*\}?\Z', re.DOTALL)
@@ -85,7 +86,7 @@ def mixed(text: str) -> list[str]:
 
 def simplified(text: str) -> str:
     """NFKC, in simplified characters, without the commas inside numbers."""
-    return _GROUPED.sub("", str(_simplifier().convert(unicodedata.normalize("NFKC", text))))
+    return _GROUPED.sub("", str(_simplifier().convert(unicodedata.normalize("NFKC", visible(text)))))
 
 
 def spelled(text: str) -> str:
@@ -120,7 +121,12 @@ def _rate(found: Errors) -> float:
 
 @lru_cache(maxsize=1)
 def _whisper() -> Any:
-    return _library("whisper_normalizer.english").EnglishTextNormalizer()
+    """whisper's normaliser: the library's without the contractions it has added."""
+    found = _library("whisper_normalizer.english").EnglishTextNormalizer()
+    found.replacers = {
+        pattern: said for pattern, said in found.replacers.items() if pattern not in NOT_WHISPERS
+    }
+    return found
 
 
 @lru_cache(maxsize=1)

@@ -9,6 +9,7 @@ is kept but what they said. Run again only when cases.py or a script changes.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import io
 import json
@@ -23,6 +24,7 @@ from types import ModuleType
 from typing import Any
 
 from tests.evaluate.official.cases import choice_cases, number_cases
+from tests.evaluate.official.phrases import phrases
 
 DATA = Path(__file__).parents[1] / "data"
 SCRIPTS = {  # name -> repository, commit, file
@@ -31,6 +33,7 @@ SCRIPTS = {  # name -> repository, commit, file
     "mmsu": ("dingdongwang/MMSU", "217d1d3", "MMSU/mmsu_evaluation.py"),
     "airbench": ("OFA-Sys/AIR-Bench", "9832476", "AIR-Bench/score_foundation.py"),
     "spokenmqa": ("AudioLLMs/AudioBench", "e991641", "AudioBench/src/dataset_src/spoken_mqa.py"),
+    "whisper": ("openai/whisper", "v20250625", "whisper/whisper/normalizers/english.py"),
 }
 Row = dict[str, Any]
 
@@ -81,12 +84,20 @@ def spokenmqa(script: Path) -> Iterator[Row]:
                "number": found["details"][0]["prediction"]}  # fmt: skip
 
 
+def whisper(script: Path) -> Iterator[Row]:
+    sys.path.insert(0, str(script.parents[1]))
+    normal = importlib.import_module("normalizers").EnglishTextNormalizer()
+    for text in phrases():
+        yield {"text": text, "normal": normal(text)}
+
+
 MAKERS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "mmau": lambda script: string_match(script, 0),
     "mmar": lambda script: string_match(script, 1),
     "mmsu": mmsu,
     "airbench": airbench,
     "spokenmqa": spokenmqa,
+    "whisper": whisper,
 }
 
 
