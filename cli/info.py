@@ -33,10 +33,12 @@ def info(model: str | None, context: int | None, adapter_path: str | None, as_js
 
     import_engine()
     from mlx_audio_r1.adapter_files import adapter_bytes, describe_adapter
+    from mlx_audio_r1.kernels.listing import summary
     from mlx_audio_r1.memory import describe
 
     adapter = {} if adapter_path is None else {"adapter": describe_adapter(adapter_path)}
     facts = describe(choose_model(model), context, adapter_bytes(adapter_path) if adapter_path else 0) | adapter
+    facts["machine"]["kernels"] = summary()
     if as_json:
         click.echo(json.dumps(facts, ensure_ascii=False, indent=2))
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ NOTICE = (
 @click.option("--verify", is_flag=True, help="Run every case of every op here, against float64.")
 @click.option("--bench", is_flag=True, help="Time kernels and plain operations at Step-Audio-R1's shapes.")
 @click.option("--op", "ops", type=click.Choice(names()), multiple=True, metavar="NAME", help="Of this op only.")
-@click.option("--case", "cases", multiple=True, metavar="NAME", help="With --verify: this case only.")
+@click.option("--case", "cases", multiple=True, metavar="NAME", help="Of this case, or shape, only.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def kernels(verify: bool, bench: bool, ops: tuple[str, ...], cases: tuple[str, ...], as_json: bool) -> None:
     """List the Metal kernels: the switch, whether each runs here, and the winners that `auto` has measured.
@@ -45,17 +45,17 @@ def kernels(verify: bool, bench: bool, ops: tuple[str, ...], cases: tuple[str, .
     """
     if verify and bench:
         raise click.UsageError("Either --verify or --bench.")
-    if cases and not verify:
-        raise click.UsageError("--case goes with --verify.")
-    from mlx_audio_r1.cli.startup import switch_kernels
+    if cases and not (verify or bench):
+        raise click.UsageError("--case goes with --verify or --bench.")
+    from mlx_audio_r1.cli.startup import import_engine
     from mlx_audio_r1.kernels.proof import proofs
 
-    switch_kernels()
+    import_engine()
     chosen = [proof for name, proof in proofs().items() if not ops or name in ops]
     if verify:
         _verify(chosen, cases, as_json)
     elif bench:
-        _bench(chosen, as_json)
+        _bench(chosen, cases, as_json)
     else:
         _list(chosen, as_json)
 
@@ -85,27 +85,35 @@ def _verify(chosen: list[Proof], cases: tuple[str, ...], as_json: bool) -> None:
         if some is None:
             record(result.op, result.passed)
         _shown(as_json, None, verified_lines(result))
-    if not results:
-        raise click.UsageError(f"No op has a case called {' or '.join(cases)}.")
+    _need_some(results, cases)
     _shown(as_json, {"ops": [asdict(result) | {"passed": result.passed} for result in results]}, ())
     if not all(result.passed for result in results):
         raise SystemExit(1)
 
 
-def _bench(chosen: list[Proof], as_json: bool) -> None:
+def _bench(chosen: list[Proof], cases: tuple[str, ...], as_json: bool) -> None:
+    """Against the plain operations that would run in the model."""
     from mlx_audio_r1.cli.kernels_table import bandwidth, bench_head, bench_line
     from mlx_audio_r1.kernels.bench import bench
+    from mlx_audio_r1.models.decode_attention import MEASURED
 
     _need_metal()
     known, rows = bandwidth(), []
     _shown(as_json, None, bench_head(known))
     for proof in chosen:
-        for row in bench(proof):
+        shapes = [case for case in proof.shapes() if not cases or case.name in cases]
+        for row in bench(MEASURED.get(proof.op.name, proof.op), shapes):
             rows.append(row)
             _shown(as_json, None, (bench_line(row, known),))
+    _need_some(rows, cases)
     shown = [asdict(row) | {"ratio": row.ratio, "gigabytes_a_second": row.gigabytes_a_second,
                             "share_of_bandwidth": row.share(known)} for row in rows]
     _shown(as_json, {"bandwidth": known, "shapes": shown}, ())
+
+
+def _need_some(found: Sequence[object], cases: tuple[str, ...]) -> None:
+    if not found:
+        raise click.UsageError(f"No op has a case called {' or '.join(cases)}.")
 
 
 def _need_metal() -> None:

@@ -50,11 +50,11 @@ def bandwidth() -> float | None:
 
 def bench_head(known: float | None) -> Iterator[str]:
     yield f"bandwidth: {f'{known:.0f} GB/s' if known else 'unknown for this device'}"
-    yield f"{'op':<26}{'shape':<52}{'plain':>10}{'kernel':>10}{'ratio':>8}{'GB/s':>8}{'share':>9}"
+    yield f"{'op':<26}{'shape':<52}{'plain':>13}{'kernel':>13}{'ratio':>8}{'GB/s':>8}{'share':>9}"
 
 
 def bench_line(row: bench.Row, known: float | None) -> str:
     share = row.share(known)
     shown = "unknown" if share is None else f"{share:.0%}"
-    return (f"{row.op:<26}{row.shape:<52}{row.plain * 1e6:>7.0f} us{row.kernel * 1e6:>7.0f} us"
+    return (f"{row.op:<26}{row.shape:<52}{row.plain * 1e6:>10.0f} us{row.kernel * 1e6:>10.0f} us"
             f"{row.ratio:>7.2f}x{row.gigabytes_a_second:>8.1f}{shown:>9}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import mlx.core as mx
 
-from mlx_audio_r1.kernels.proof import Case, Proof
+from mlx_audio_r1.kernels.choice import Op
+from mlx_audio_r1.kernels.proof import Case
 from mlx_audio_r1.kernels.trial import times
 
 REPEATS = 15
@@ -36,13 +37,9 @@ class Row:
         return self.gigabytes_a_second / bandwidth if bandwidth else None
 
 
-def bench(proof: Proof) -> Iterator[Row]:
-    """A row for each shape."""
-    for case in proof.shapes():
-        yield measured(proof, case)
-
-
-def measured(proof: Proof, case: Case, repeats: int = REPEATS) -> Row:
-    mx.eval(case.arrays)
-    plain, kernel = times(proof.op, case.arrays, case.options, repeats)
-    return Row(proof.op.name, case.name, plain, kernel, proof.op.bytes(*case.arrays, **case.options))
+def bench(op: Op, shapes: Iterable[Case]) -> Iterator[Row]:
+    """A row for each shape. op: with the plain operations that the kernel is to be measured by."""
+    for case in shapes:
+        mx.eval(case.arrays)
+        plain, kernel = times(op, case.arrays, case.options, REPEATS)
+        yield Row(op.name, case.name, plain, kernel, op.bytes(*case.arrays, **case.options))

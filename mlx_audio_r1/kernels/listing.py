@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from mlx_audio_r1.kernels import found
 from mlx_audio_r1.kernels.choice import current, on_metal
 from mlx_audio_r1.kernels.proof import Proof
+from mlx_audio_r1.kernels.proofs import names
 from mlx_audio_r1.kernels.trial import tried
 
 
@@ -32,6 +34,14 @@ class Row:
 def listed(proofs: Iterable[Proof]) -> list[Row]:
     """A row for each op; where there is Metal its kernel is tried, at the first of the model's shapes."""
     return [_row(proof) for proof in proofs]
+
+
+def summary() -> str:
+    """The switch in a few words."""
+    if not on_metal():
+        return "no Metal, plain operations run"
+    modes = Counter(current().mode(op) for op in names())
+    return ", ".join(f"{count} {mode}" for mode, count in sorted(modes.items())) + "; see audio-r1 kernels"
 
 
 def _row(proof: Proof) -> Row:

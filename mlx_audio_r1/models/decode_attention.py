@@ -134,3 +134,4 @@ _QUANTISED = replace(
 _SHARED = replace(
     shared_prefix_attention.OP, reference=_plain_shared, launch=_first(shared_prefix_attention.launch)
 )
+MEASURED = {op.name: op for op in (_QUANTISED, _SHARED)}  # what the bench holds against each other

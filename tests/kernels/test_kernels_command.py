@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from mlx_audio_r1.cli.kernels_table import bench_head, bench_line
 from mlx_audio_r1.cli.main import cli
 from mlx_audio_r1.kernels import found, proof
-from mlx_audio_r1.kernels.bench import measured
+from mlx_audio_r1.kernels.bench import Row
 from mlx_audio_r1.kernels.choice import configured
 from mlx_audio_r1.kernels.proof import Case, Proof, proofs
 from mlx_audio_r1.kernels.trial import tried
@@ -193,11 +193,23 @@ def test_the_list(simulation: Simulation, home: Path, monkeypatch: pytest.Monkey
         assert "wrong numbers: output 1 is off by" in command("--op", "add_rms_norm").stdout
 
 
-def test_the_bench_of_a_small_shape(simulation: Simulation) -> None:
-    row = measured(proofs()["add_rms_norm"], few(proofs()["add_rms_norm"], 1)[0], repeats=1)
-    assert row.bytes == 20 and row.plain > 0 and row.kernel > 0
-    assert row.share(None) is None and row.share(1e-6) == row.gigabytes_a_second / 1e-6
-    assert "unknown" in bench_line(row, None) and "%" in bench_line(row, 400.0)
+def test_the_bench(simulation: Simulation, home: Path) -> None:
+    arguments = ("--bench", "--op", "add_rms_norm", "--case", "one token")
+    head, columns, line = command(*arguments).stdout.splitlines()
+    assert "unknown" in head and "GB/s" in columns and line.startswith("add_rms_norm") and "unknown" in line
+    shown = json.loads(command(*arguments, "--json").stdout)
+    [row] = shown["shapes"]
+    assert shown["bandwidth"] is row["share_of_bandwidth"] is None and row["bytes"] == 5 * 5120 * 2
+    assert row["ratio"] == row["plain"] / row["kernel"]
+    assert row["gigabytes_a_second"] == row["bytes"] / row["kernel"] / 1e9
+    assert command("--bench", "--case", "nothing").exit_code == 2
+
+
+def test_the_share_of_the_bandwidth() -> None:
+    row = Row("op", "shape", plain=2e-3, kernel=1e-3, bytes=200_000_000)
+    assert row.ratio == 2 and row.gigabytes_a_second == pytest.approx(200)
+    assert row.share(None) is None and row.share(400) == pytest.approx(0.5)
+    assert bench_line(row, 400).split() == ["op", "shape", "2000", "us", "1000", "us", "2.00x", "200.0", "50%"]
     assert "unknown" in next(bench_head(None)) and "400 GB/s" in next(bench_head(400.0))
 
 

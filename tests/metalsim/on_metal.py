@@ -1,8 +1,8 @@
 """The same tests on a real GPU: `pytest tests/kernels --on-metal` on a Mac.
 
 Kernels are built and launched by MLX itself, and only counted. What the simulator alone knows (bytes of a
-buffer, threadgroup memory, the text of a kernel to be broken on purpose) skips the test that asks for it; orders
-of lanes and limits that a test sets have no effect.
+buffer, threadgroup memory, the text of a kernel to be broken on purpose) skips the test that asks for it;
+orders of lanes and limits that a test sets have no effect.
 """
 
 from __future__ import annotations
