@@ -25,7 +25,8 @@ from tests.test_parity import FEATURES, LOG_MEL, distance
 from tests.train.data_sets import tone, write_wav
 
 SHORT = ("s0_50", "quiet")
-LONG = [pytest.param(clip, marks=[pytest.mark.long, pytest.mark.timeout(900)]) for clip in ("s3_21", "s25")]
+GOLDENS = ["s0_50", *(pytest.param(clip, marks=[pytest.mark.long, pytest.mark.timeout(900)])
+                      for clip in ("quiet", "s3_21", "s25"))]
 UNCHECKED = {"check": False}  # several times as fast; the kernels' own tests check
 ATTENTION, LAYERS = "packed_attention", 2
 
@@ -41,7 +42,7 @@ class Launches:
 
 
 @pytest.mark.parametrize("convention", ["vllm", "hf"])
-@pytest.mark.parametrize("clip", [*SHORT, *LONG])
+@pytest.mark.parametrize("clip", GOLDENS)
 def test_the_goldens(simulation: Simulation, clip: str, convention: str, tiny: Any, tiny_hf: Any, clips: Any,
                      golden: Any, frontend: Any) -> None:
     r1 = tiny if convention == "vllm" else tiny_hf
