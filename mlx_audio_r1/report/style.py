@@ -70,6 +70,8 @@ code { font: .88em ui-monospace, monospace; }
   h2, h3, .sample > p { break-after: avoid; }
   figure, tr, .tiles div { break-inside: avoid; }
   audio { display: none !important; }
+  .grid { font-size: 8pt; }
+  .grid td, .grid th + th { overflow-wrap: break-word; padding-left: .4rem; padding-right: .4rem; }
   .plots { grid-template-columns: 1fr 1fr; }
   .replies { grid-template-columns: repeat(auto-fit, minmax(12rem, 1fr)); }
   .examples { grid-template-columns: 1fr 1fr; }
