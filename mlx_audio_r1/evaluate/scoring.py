@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from mlx_audio_r1.evaluate.judge_words import Words
 from mlx_audio_r1.tasks.item import Item
 from mlx_audio_r1.tasks.reply import Reply
 
@@ -42,14 +43,21 @@ class RuleScorer:
 
 @dataclass(frozen=True)
 class JudgeScorer:
-    """prompts: what is asked about one reply, one judge call each. read: the judge's replies -> the score.
-    expects: what a reply looks like, for people. params: as the authors call their judge. unit: what a full
-    mark counts as in their table (10 for a mark of 1 to 10)."""
+    """prompts: what is asked about one reply, in the words given: one judge call each, () where a rule decides
+    already. read: what was said to each prompt, by each of `raters` in turn -> the score.
+    words: our own. names: where the authors' are in a file of theirs (`judge_words.words_of`). must: the marks
+    of which their words have at least one, or they would not show the reply. official: their sha256, where it
+    is known. expects: what a judge's reply looks like, for people. params: as the authors call their judge."""
 
     name: str
     title: str
-    prompts: Callable[[Item, Reply], Sequence[str]]
+    prompts: Callable[[Item, Reply, Words], Sequence[str]]
     read: Callable[[Item, Reply, Sequence[str]], Score]
+    words: Words
+    names: Mapping[str, str] = field(default_factory=dict)
+    must: tuple[str, ...] = ()
+    official: str = ""
+    raters: int = 1
     expects: Any = ""
     params: Mapping[str, Any] = field(default_factory=dict)
     error: bool = False

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from mlx_audio_r1.errors import JudgeError
 from mlx_audio_r1.files import disk_errors
-from mlx_audio_r1.judges.url import UrlJudge
+from mlx_audio_r1.judges.url import UrlJudge, told
 
 CACHE, REQUESTS, RESPONSES = "judge_cache.jsonl", "judge_requests.jsonl", "judge_responses.jsonl"
 LOCAL = "mlx:"
@@ -73,8 +73,8 @@ class Cached:
 
 @dataclass
 class FileJudge:
-    """People, or a program of theirs: requests {id, prompt, expects}; responses {id, response} with what is
-    expected as text or object, or {id} and the object's fields."""
+    """People, or a program of theirs: requests {id, prompt, expects}, and {params} where there are any;
+    responses {id, response} with what is expected as text or object, or {id} and the object's fields."""
 
     folder: Path
     expects: Any = ""  # what a response looks like, told with every request
@@ -87,17 +87,20 @@ class FileJudge:
         for prompt in prompts:
             key = key_of(self, prompt)
             if key not in asked:
-                append(self.folder / REQUESTS, {"id": key, "prompt": prompt, "expects": self.expects})
+                params = {"params": dict(self.params)} if self.params else {}
+                append(self.folder / REQUESTS, {"id": key, "prompt": prompt, "expects": self.expects, **params})
                 asked.add(key)
             yield answers.get(key)
 
 
 class LocalJudge:
-    """A language model through mlx_lm, loaded when it is first asked; always its likeliest reply."""
+    """A language model through mlx_lm, loaded when it is first asked; always its likeliest reply, so that one
+    rater speaks for all."""
 
-    def __init__(self, model: str, max_tokens: int = 512):
-        self.name, self.params = LOCAL + model, {"max_tokens": max_tokens}
+    def __init__(self, model: str, max_tokens: int = 512, system: str = ""):
+        self.name, self.params = LOCAL + model, {"max_tokens": max_tokens, **told(system, 0)}
         self._path, self._max_tokens = model, max_tokens
+        self._before = [{"role": "system", "content": system}] if system else []
         self._loaded: tuple[Any, Any] | None = None
 
     def ask(self, prompts: Sequence[str]) -> Iterator[str | None]:
@@ -108,8 +111,8 @@ class LocalJudge:
         from mlx_lm import generate
 
         model, tokenizer = self._loaded = self._loaded or self._load()
-        messages = [{"role": "user", "content": prompt}]
-        asked: Any = prompt
+        messages = [*self._before, {"role": "user", "content": prompt}]
+        asked: Any = "\n\n".join(message["content"] for message in messages)
         if getattr(tokenizer, "chat_template", None):
             asked = tokenizer.apply_chat_template(messages, add_generation_prompt=True)
         return str(generate(model, tokenizer, prompt=asked, max_tokens=self._max_tokens))
@@ -127,23 +130,31 @@ class LocalJudge:
 
 @dataclass(frozen=True)
 class JudgeConfig:
-    """kind: see the module. model: what a server calls it. timeout: seconds a request."""
+    """kind: see the module. model: what a server calls it. timeout: seconds a request. system, params,
+    rater: as `UrlJudge` has them; a local model knows max_tokens and the system words alone."""
 
     kind: str
     model: str = ""
     max_tokens: int = 512
     timeout: float = 120.0
     retries: int = 4
+    system: str = ""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    rater: int = 0
 
 
 def open_judge(config: JudgeConfig, folder: Path, api_key: str | None = None, expects: Any = "") -> Judge:
     """The judge of a configuration, cached in `folder` where it is no file. Raises JudgeError."""
     if config.kind == "file":
-        return FileJudge(folder, expects)
+        return FileJudge(folder, expects, params={**config.params, **told(config.system, config.rater)})
     if config.kind.startswith(LOCAL) and config.kind != LOCAL:
-        return Cached(LocalJudge(config.kind.removeprefix(LOCAL), config.max_tokens), folder / CACHE)
+        most = int(config.params.get("max_tokens", config.max_tokens))
+        return Cached(LocalJudge(config.kind.removeprefix(LOCAL), most, config.system), folder / CACHE)
     if config.kind.startswith(("http://", "https://")):
-        judge = UrlJudge(config.kind, config.model, api_key, config.max_tokens, config.timeout, config.retries)
+        judge = UrlJudge(
+            config.kind, config.model, api_key, config.max_tokens, config.timeout, config.retries,
+            system=config.system, params=config.params, rater=config.rater,
+        )  # fmt: skip
         return Cached(judge, folder / CACHE)
     raise JudgeError(f"judge {config.kind!r}: give a URL, mlx:MODEL or file")
 

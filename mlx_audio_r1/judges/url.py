@@ -24,7 +24,9 @@ SHOWN = 200  # characters of a refusal
 
 
 class UrlJudge:
-    """model: as the server calls it. timeout: s a request. retries: beyond the first try. sleep: for tests."""
+    """model: as the server calls it. timeout: s a request. retries: beyond the first try. sleep: for tests.
+    system: words before the prompt. params: sent beside, in place of ours. rater: who is asked of several; it
+    is not sent, and tells their replies apart in a cache."""
 
     def __init__(
         self,
@@ -35,12 +37,17 @@ class UrlJudge:
         timeout: float = 120.0,
         retries: int = 4,
         sleep: Callable[[float], None] = time.sleep,
+        system: str = "",
+        params: Mapping[str, Any] | None = None,
+        rater: int = 0,
     ):
         self._url = url if url.endswith(PATH) else url.rstrip("/") + PATH
         self._model, self._key, self._sleep = model, api_key, sleep
         self._timeout, self._retries = timeout, retries
         self.name = f"{self._url} {model}".strip()
-        self.params: Mapping[str, Any] = {"temperature": 0, "max_tokens": max_tokens}
+        self._sent = {"temperature": 0, "max_tokens": max_tokens, **(params or {})}
+        self._before = [{"role": "system", "content": system}] if system else []
+        self.params: Mapping[str, Any] = {**self._sent, **told(system, rater)}
 
     def ask(self, prompts: Sequence[str]) -> Iterator[str | None]:
         """A reply to each. Raises JudgeError."""
@@ -69,7 +76,8 @@ class UrlJudge:
                             "run again, what was judged is kept")  # fmt: skip
 
     def _post(self, prompt: str) -> bytes:
-        body = {"model": self._model, "messages": [{"role": "user", "content": prompt}], **self.params}
+        messages = [*self._before, {"role": "user", "content": prompt}]
+        body = {"model": self._model, "messages": messages, **self._sent}
         headers = {"Content-Type": "application/json"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
@@ -84,6 +92,11 @@ class UrlJudge:
         except (ValueError, KeyError, IndexError, TypeError):
             raise JudgeError(f"judge {self._url}: what came is no chat completion; is this the address of "
                                 "an OpenAI-compatible server, ending in /v1?") from None  # fmt: skip
+
+
+def told(system: str, rater: int) -> dict[str, Any]:
+    """What a reply depends on beside the parameters of a request."""
+    return {**({"system": system} if system else {}), **({"rater": rater} if rater else {})}
 
 
 def _refusal(error: urllib.error.HTTPError) -> str:
