@@ -168,8 +168,9 @@ def hard_rows() -> list[Row]:
     long = rng.normal(0, 1, 1100).astype(np.float32)
     long[rng.integers(0, 1100, 30)] = 4.0
     long[-40:] = np.linspace(3, 4.5, 40)
+    long[[10, 500]] = 4.2
     given = [{}, {"top_p": 0.6}, {"min_p": 0.2, "temperature": 1.5}, {"top_k": 25}, {"top_k": 40, "top_p": 0.7}]
-    some = [midway(row, rows, **g) for row, rows in ((short, 20), (long, 4)) for g in given]
+    some = [midway(row, rows, **g) for row, rows in ((short, 20), (long, 6)) for g in given]
     return [*some, *edges()]
 
 
