@@ -4,30 +4,44 @@
         print(row.bench, row.difference)          # (0.012, -0.004, 0.028): B above A by 1.2 points
 
 Items are paired: each counts with the mean of its samples, so what is hard for both takes no part. p is the
-exact sign test over the items on which they differ, which for one sample each is McNemar's test. The surprise:
-two single numbers a point apart on 1,000 items are usually noise, and the same two paired often are not.
+exact sign test over the items on which they differ, which for one sample each is McNemar's test. Of a word
+error rate, a and b are those of the corpus, and fewer errors are better. The surprise: two single numbers a
+point apart on 1,000 items are usually noise, and the same two paired often are not.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mlx_audio_r1.errors import EvaluationError
 from mlx_audio_r1.evaluate.results import ITEMS, RUN
 from mlx_audio_r1.evaluate.score_rows import ScoreRow, read_scores
+from mlx_audio_r1.evaluate.scorers import scorer as scorer_of
+from mlx_audio_r1.evaluate.scoring import Score
 from mlx_audio_r1.tasks.item import Item
 from mlx_audio_r1.tasks.item_files import read_items
-from mlx_audio_r1.tasks.statistics import Interval, bootstrap_mean, mcnemar
+from mlx_audio_r1.tasks.statistics import Interval, bootstrap_mean, bootstrap_total, mcnemar
 
-Marks = Mapping[str, float]  # uid -> mean value over its samples
+Marks = Mapping[str, "Mark"]  # by uid
 Of = tuple[str, str]  # bench, scorer
+Total = Callable[[Mapping[str, int]], float]
 EXPLAINED = ("bench", "items", "seed")  # keys of run.json that may differ without a word
+
+
+@dataclass(frozen=True)
+class Mark:
+    """An item under one scorer: the mean value over its samples, and their counts together."""
+
+    value: float
+    counts: Counter[str]
 
 
 @dataclass(frozen=True)
@@ -77,12 +91,17 @@ def compare(a: Path, b: Path, scorer: str | None = None, groups: Sequence[str] =
 
 def _marks(rows: Iterable[ScoreRow], scorer: str | None) -> dict[Of, Marks]:
     """(bench, scorer) -> marks; what an official script leaves out is left out."""
-    found: dict[Of, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    found: dict[Of, dict[str, list[Score]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         name = scorer or next(iter(row.scores), None)
         if row.plain and name in row.scores and row.scores[name].value is not None:
-            found[row.bench, name][row.uid].append(float(row.scores[name].value or 0.0))
-    return {key: {uid: sum(v) / len(v) for uid, v in marks.items()} for key, marks in found.items()}
+            found[row.bench, name][row.uid].append(row.scores[name])
+    return {key: {uid: _mark(scores) for uid, scores in own.items()} for key, own in found.items()}
+
+
+def _mark(scores: Sequence[Score]) -> Mark:
+    value = math.fsum(score.value or 0.0 for score in scores) / len(scores)
+    return Mark(value, sum((Counter(score.counts) for score in scores), Counter()))
 
 
 def _common(a: Mapping[Of, Marks], b: Mapping[Of, Marks]) -> dict[Of, list[str]]:
@@ -102,18 +121,35 @@ def _split(
     return sorted(parts.items())
 
 
-def _paired(bench: str, scorer: str, group: str, pairs: Sequence[tuple[float, float]]) -> Paired:
-    better_a, better_b = sum(x > y for x, y in pairs), sum(y > x for x, y in pairs)
-    a, b = (math.fsum(side) / len(pairs) for side in zip(*pairs, strict=True))
-    difference = bootstrap_mean([y - x for x, y in pairs])
-    return Paired(bench, group, scorer, len(pairs), a, b, difference, better_a, better_b,
+def _paired(bench: str, name: str, group: str, pairs: Sequence[tuple[Mark, Mark]]) -> Paired:
+    known = scorer_of(name)
+    sides = [sum(x.value > y.value for x, y in pairs), sum(y.value > x.value for x, y in pairs)]
+    better_a, better_b = reversed(sides) if known.error else sides
+    a, b, difference = _numbers(pairs, getattr(known, "total", None))
+    return Paired(bench, group, name, len(pairs), a, b, difference, better_a, better_b,
                   mcnemar(better_a, better_b))  # fmt: skip
+
+
+def _numbers(pairs: Sequence[tuple[Mark, Mark]], total: Total | None) -> tuple[float, float, Interval]:
+    """A's, B's and B - A."""
+    if total is None:
+        a, b = (math.fsum(mark.value for mark in side) / len(pairs) for side in zip(*pairs, strict=True))
+        return a, b, bootstrap_mean([y.value - x.value for x, y in pairs])
+    names = sorted({name for pair in pairs for mark in pair for name in mark.counts})
+    rows = np.array([[[mark.counts[name] for name in names] for mark in pair] for pair in pairs])
+
+    def of(sums: np.ndarray) -> float:
+        return total(dict(zip(names, sums.tolist(), strict=True)))
+
+    a, b = map(of, rows.sum(0))
+    return a, b, bootstrap_total(rows, lambda sums: of(sums[1]) - of(sums[0]))
 
 
 def _flips(
     marks: Sequence[Mapping[Of, Marks]], common: Mapping[Of, Sequence[str]]
 ) -> tuple[tuple[str, float, float], ...]:
-    changed = [(uid, marks[0][key][uid], marks[1][key][uid]) for key, uids in common.items() for uid in uids]
+    changed = [(uid, marks[0][key][uid].value, marks[1][key][uid].value)
+               for key, uids in common.items() for uid in uids]  # fmt: skip
     changed = [row for row in changed if row[1] != row[2]]
     return tuple(sorted(changed, key=lambda row: (-abs(row[2] - row[1]), row[0])))
 

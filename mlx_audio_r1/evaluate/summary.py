@@ -25,9 +25,8 @@ from mlx_audio_r1.evaluate.scoring import Score, Scorer
 from mlx_audio_r1.evaluate.summary_parts import budgets, controls, positions, votes
 from mlx_audio_r1.files import write_file
 from mlx_audio_r1.tasks.item import Item
-from mlx_audio_r1.tasks.statistics import Interval, wilson
+from mlx_audio_r1.tasks.statistics import Interval, bootstrap_total, wilson
 
-DRAWS = 2_000  # of a bootstrap over counts
 PARTS = {"votes": votes, "budgets": budgets, "controls": controls, "positions": positions}
 By = Mapping[str, list[Score]]  # uid -> scores of its samples
 
@@ -139,12 +138,8 @@ def _summed(scores: Sequence[Score]) -> Counter[str]:
 def _of_counts(counts: Sequence[Counter[str]], total: Any) -> Interval:
     """A number made of sums, and where it lies when items are drawn anew."""
     names = sorted({name for own in counts for name in own})
-    table = np.array([[own[name] for name in names] for own in counts])
-    rng = np.random.default_rng(0)
-    sums = [table[rng.integers(0, len(table), len(table))].sum(0).tolist() for _ in range(DRAWS)]
-    drawn = [total(dict(zip(names, own, strict=True))) for own in sums]
-    low, high = np.nanpercentile(drawn, [2.5, 97.5])
-    return float(total(dict(zip(names, table.sum(0).tolist(), strict=True)))), float(low), float(high)
+    rows = np.array([[own[name] for name in names] for own in counts])
+    return bootstrap_total(rows, lambda sums: total(dict(zip(names, sums.tolist(), strict=True))))
 
 
 def _counts(part: Table) -> dict[str, Any]:

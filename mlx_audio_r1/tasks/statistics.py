@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import combinations
 
 import numpy as np
 
 Z95 = 1.959963984540054  # the normal distribution's 97.5 % point
-DRAWS = 10_000  # of a bootstrap
+DRAWS, TOTALS = 10_000, 2_000  # of a bootstrap; of one whose number is no mean
 SUBSETS = 1_000  # of the samples of an item, where there are more than these
 CELLS = 4_000_000  # numbers drawn at once: 32 MB
 Interval = tuple[float, float, float]  # value, low, high
@@ -70,6 +70,15 @@ def bootstrap_slope(x: Sequence[float], y: np.ndarray, seed: int = 0, draws: int
     weights = (at - at.mean()) / ((at - at.mean()) ** 2).sum()
     slopes = rows @ weights  # the slope of a mean is the mean of the slopes
     return bootstrap_mean(slopes.tolist(), seed, draws)
+
+
+def bootstrap_total(
+    rows: np.ndarray, total: Callable[[np.ndarray], float], seed: int = 0, draws: int = TOTALS
+) -> Interval:
+    """total of the summed rows (items, C), and its 95 % interval, items drawn with replacement: for numbers
+    that are made of sums, such as all errors over all words."""
+    sums = np.concatenate([rows[drawn].sum(1) for drawn in _redrawn(len(rows), seed, draws)])
+    return float(total(rows.sum(0))), *_percentiles(np.array([total(own) for own in sums]))
 
 
 def _redrawn(n: int, seed: int, draws: int) -> Iterator[np.ndarray]:

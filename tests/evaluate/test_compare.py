@@ -4,8 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from scipy import stats
 
+from mlx_audio_r1.cli.main import cli
 from mlx_audio_r1.errors import EvaluationError
 from mlx_audio_r1.evaluate.compare import compare
 from mlx_audio_r1.evaluate.results import FULL, ITEMS, REAL, RUN, SCORES
@@ -16,7 +18,7 @@ from mlx_audio_r1.tasks.item import Item, Turn
 from mlx_audio_r1.tasks.item_files import item_to_json
 
 
-def folder(path, values, *, bench="b", scorer="s", groups=lambda i: {}, **run):
+def folder(path, values, *, bench="b", scorer="world", groups=lambda i: {}, **run):
     """A run: values[i] of item i, one a sample; None left out by the scorer."""
     path.mkdir()
     (path / RUN).write_text(json.dumps({"model": path.name, **run}))
@@ -80,8 +82,8 @@ def test_what_cannot_be_compared_is_said_in_one_line(tmp_path):
     b = folder(tmp_path / "b", {0: [1.0]}, bench="other")
     with pytest.raises(EvaluationError, match="no item is in both"):
         compare(a, b)
-    with pytest.raises(EvaluationError, match="no item scored by nobody is in both"):
-        compare(a, a, "nobody")
+    with pytest.raises(EvaluationError, match=r"no item scored by num\.resolve is in both"):
+        compare(a, a, "num.resolve")
     (b / SCORES).unlink()
     with pytest.raises(EvaluationError, match="No such file or directory; run audio-r1 eval score"):
         compare(a, b)
@@ -91,3 +93,39 @@ def test_what_cannot_be_compared_is_said_in_one_line(tmp_path):
     (a / RUN).unlink()
     with pytest.raises(EvaluationError, match="cannot be read; give a folder of audio-r1 eval run"):
         compare(a, folder(tmp_path / "c", {0: [1.0]}))
+
+
+def test_of_error_rates_the_corpus_counts_and_the_lower_one_is_better(tmp_path):
+    def transcripts(path, errors):
+        made = folder(path, {i: [0.0] for i in range(len(errors))}, scorer="asr.wer")
+        rows = [ScoreRow(f"b:{i}", "b", 0, FULL, REAL,
+                         {"asr.wer": Score(min(1.0, e / w), "x", "", {"substitutions": e, "words": w})})
+                for i, (e, w) in enumerate(errors)]  # fmt: skip
+        write_scores(made, rows)
+        return made
+
+    [row] = compare(transcripts(tmp_path / "a", [(2, 10), (0, 40), (5, 2)]),
+                    transcripts(tmp_path / "b", [(1, 10), (0, 40), (9, 2)])).rows  # fmt: skip
+    assert (row.a, row.b) == pytest.approx((7 / 52, 10 / 52))
+    assert row.difference[0] == pytest.approx(3 / 52) and row.difference[1] < 0 < row.difference[2]
+    assert (row.better_a, row.better_b) == (0, 1)  # beyond one error a word an item cannot get worse
+
+
+def test_the_command_prints_a_table_and_what_differs(tmp_path):
+    a = folder(tmp_path / "a", {i: [float(i < 6)] for i in range(8)}, settings={"n": 1})
+    b = folder(tmp_path / "b", {i: [float(i < 2)] for i in range(9)}, settings={"n": 2})
+    run = CliRunner().invoke(cli, ["eval", "compare", str(a), str(b), "--flips", "1"])
+    assert run.exit_code == 0, run.output
+    [_, line] = run.stdout.splitlines()
+    assert line.split()[:5] == ["b", "(world)", "8", "75.0%", "25.0%"]
+    assert line.split()[-3:] == ["4", "0", "0.12"]
+    assert run.stderr.splitlines() == [
+        "b:2: 1 in A, 0 in B", "3 more items differ; --flips 4 names all",
+        'the runs differ in model: "a" and "b"', 'the runs differ in settings: {"n": 1} and {"n": 2}',
+        "not compared: 0 items of A alone, 1 of B alone",
+    ]  # fmt: skip
+    run = CliRunner().invoke(cli, ["eval", "compare", str(a), str(b), "--json"])
+    found = json.loads(run.stdout)
+    assert found["rows"][0]["better_a"] == 4 and len(found["flips"]) == 4
+    run = CliRunner().invoke(cli, ["eval", "compare", str(a), str(tmp_path)])
+    assert run.exit_code == 1 and len(run.stderr.splitlines()) == 1

@@ -11,6 +11,7 @@ from mlx_audio_r1.tasks.statistics import (
     auc,
     bootstrap_mean,
     bootstrap_slope,
+    bootstrap_total,
     guess_at_k,
     maj_at_k,
     mcnemar,
@@ -82,6 +83,15 @@ def test_the_bootstrap_of_many_items_is_drawn_in_blocks(monkeypatch):
     whole = bootstrap_mean(values, draws=500)
     monkeypatch.setattr("mlx_audio_r1.tasks.statistics.CELLS", 60)
     assert bootstrap_mean(values, draws=500) == pytest.approx(whole, abs=1e-12)
+
+
+def test_a_rate_of_sums_is_drawn_like_any():
+    rows = np.random.default_rng(0).integers(0, 9, (200, 2))
+    found = bootstrap_total(rows, lambda sums: sums[0] / max(1, sums[1]))
+    want = stats.bootstrap((rows[:, 0], rows[:, 1]), lambda e, w, axis: e.sum(axis) / w.sum(axis), paired=True,
+                           n_resamples=4_000, method="percentile", rng=1).confidence_interval  # fmt: skip
+    assert found[0] == pytest.approx(rows[:, 0].sum() / rows[:, 1].sum())
+    assert found[1:] == pytest.approx((want.low, want.high), abs=0.1 * (want.high - want.low))
 
 
 def test_a_slope_is_that_of_least_squares():
