@@ -41,7 +41,7 @@ def report(folder: Path) -> None:
               help="Also by this group, such as task; may be given several times.")
 @click.option("--flips", type=click.IntRange(0), default=MOST_FLIPS, metavar="N",
               help="Name N items on which the runs differ.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, with every item that changed.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, with all items that changed.")
 def compare(
     a: Path, b: Path, scorer: str | None, groups: tuple[str, ...], flips: int, as_json: bool
 ) -> None:
