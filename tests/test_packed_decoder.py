@@ -247,6 +247,18 @@ def test_in_a_batch_of_rows_of_different_lengths(simulation: Simulation) -> None
     assert apart(got[1:], model(mx.array([[5, 7, 11, 13, 19]]))[:, -1:]) < CLOSE
 
 
+def test_another_norm_in_its_place_is_asked(simulation: Simulation) -> None:
+    model, plain = packed_model(), model_of()
+    for each in (model, plain):
+        each.language_model.model.norm = nn.LayerNorm(64)
+        each.layers[1].post_attention_layernorm = nn.Identity()
+    with configured("off"):
+        want = decoded(plain)
+    with configured("on"):
+        assert apart(decoded(model), want) < CLOSE
+    assert simulation.count("add_rms_norm") > 0
+
+
 @pytest.mark.parametrize("where", ["without a cache", "training", "without Metal"])
 def test_elsewhere_it_is_the_plain_code_to_the_bit(where: str, simulation: Simulation,
                                                    monkeypatch: pytest.MonkeyPatch) -> None:

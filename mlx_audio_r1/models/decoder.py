@@ -70,7 +70,10 @@ class Decoder(qwen2.Qwen2Model):
         )
 
 
-def _added(x: mx.array, residual: mx.array, norm: nn.RMSNorm) -> tuple[mx.array, mx.array]:
+def _added(x: mx.array, residual: mx.array, norm: nn.Module) -> tuple[mx.array, mx.array]:
+    if type(norm) is not nn.RMSNorm:  # somebody has put another module there
+        total = residual + x
+        return total, norm(total)
     return add_rms_norm(x, residual, norm.weight, norm.eps)
 
 
