@@ -119,7 +119,7 @@ def test_what_the_kernels_do_not_take_is_as_it_was(simulation: Simulation, form:
     assert all(mx.array_equal(a, b) for a, b in zip(found["on"], found["off"], strict=True))
 
 
-@pytest.mark.parametrize("L", [1, 2, 8, 9])
+@pytest.mark.parametrize("L", [1, pytest.param(2, marks=pytest.mark.long), 8, 9])
 def test_one_stream_over_a_quantised_cache(simulation: Simulation, L: int) -> None:
     cache = QuantizedKVCache(64, 8)
     cache.update_and_fetch(*(mx.random.normal((1, 2, 70, 64)) for _ in range(2)))
@@ -187,7 +187,7 @@ SHORT = {"max_tokens": 6}
 BITS = {"kv_bits": 8, "kv_group_size": 32, "quantized_kv_start": 0}
 
 
-@pytest.mark.parametrize("options", [{}, BITS], ids=["exact", "8 bits"])
+@pytest.mark.parametrize("options", [{}, pytest.param(BITS, marks=pytest.mark.long)], ids=["exact", "8 bits"])
 def test_greedy_samples_of_one_prompt(simulation: Simulation, r1: AudioR1, options: dict[str, Any]) -> None:
     """Random weights, so a tie would be luck; the margins of this prompt are not close (test_batch)."""
     found = {}
@@ -211,12 +211,12 @@ def test_a_greedy_reply_over_a_quantised_cache(simulation: Simulation, r1: Audio
 
 # ---- sampling
 
-OPTIONS = [{}, {"top_p": 0.8, "temperature": 1.0}, {"min_p": 0.05, "top_k": 20}]
+OPTIONS = [{}, {"top_p": 0.8, "top_k": 20}, pytest.param({"min_p": 0.05}, marks=pytest.mark.long)]
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_a_seed_gives_the_same_tokens_with_kernel_and_without(simulation: Simulation, options: Any) -> None:
-    settings = Settings(temperature=0.8, **options) if "temperature" not in options else Settings(**options)
+    settings = Settings(temperature=0.8, **options)
     logprobs = mx.random.normal((3, 200)) * 3
 
     def tokens(broken: bool) -> list[list[int]]:
@@ -293,6 +293,7 @@ def test_losses_and_gradients(simulation: Simulation, frozen: bool, entropy: boo
     assert farthest(our_grads, grads) < 1e-5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)
 def test_gradients_of_half_the_bits(simulation: Simulation, dtype: mx.Dtype) -> None:
     """Logits and their gradient are rounded to 8 or 11 bits on both sides: 5e-3 measured in bfloat16."""
