@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import mlx.core as mx
 import pytest
 
 from mlx_audio_r1.kernels import packed_attention as op
+from mlx_audio_r1.kernels.choice import configured
 from mlx_audio_r1.kernels.clips import Clips
 from mlx_audio_r1.kernels.proof import Case
 from mlx_audio_r1.kernels.proofs.packed_attention import case, packed, reference64, strided
@@ -126,6 +128,18 @@ def test_off_metal_the_reference_runs_clip_by_clip() -> None:
         alone = mx.fast.scaled_dot_product_attention(q4, k4, v4, scale=0.35)
         assert mx.allclose(part, alone[0].transpose(1, 0, 2), atol=1e-6)  # a mask for a slice: roundings of 1
     assert op.packed_attention(q[:0], k[:0], v[:0], Clips.of([]), 0.35).shape == (0, 2, 8)
+
+
+def test_lengths_that_are_near_share_a_trial(simulation: Simulation) -> None:
+    """Or every mix of lengths would be tried, and measured, anew."""
+    q, k, v = packed(Clips.of([22]), mx.float32, 2, 8).arrays
+    counts = []
+    with configured("on"):
+        for lengths in ([9, 13], [10, 12], [4, 7, 11], [8, 5, 9]):
+            op.packed_attention(q, k, v, Clips.of(lengths), 0.35)
+            counts.append(simulation.count("packed_attention"))
+    tried = counts[0] - 1
+    assert [b - a for a, b in pairwise(counts)] == [1, tried + 1, 1] and tried > 0
 
 
 def test_tiles_begin_with_their_clip() -> None:

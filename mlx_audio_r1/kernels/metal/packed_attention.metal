@@ -48,7 +48,9 @@ for (int t = key_begin; t < key_end; t += TILE) {
     for (int b = 0; b < BLOCKS; b++) {
       simdgroup_load(key, rows + 8 * k * D + 8 * b, D, ulong2(0, 0), true);
       simdgroup_multiply(part, query[b], key);
-      score.thread_elements() += part.thread_elements();  // added apart: rounds less than one long sum
+      for (int e = 0; e < 2; e++) {
+        score.thread_elements()[e] += part.thread_elements()[e];  // added apart: rounds less than one long sum
+      }
     }
     simdgroup_store(score, scores + own * TILE + 8 * k, TILE);
   }
