@@ -15,6 +15,7 @@ import ast
 import hashlib
 import json
 import re
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from mlx_audio_r1.evaluate.scoring import JudgeScorer
 
 OURS = "our prompt"
+SYSTEM_TURN = "<system>"  # the name, for `words_of`, of what a script says as the system
 IN_REF = "judge"  # of an item's ref: {"user": ..., "system": ...} from the download it came with
 SYSTEM_FILE, USER_FILE = "judge_system_prompt.txt", "judge_user_prompt_template.txt"
 
@@ -106,16 +108,22 @@ def _of_script(path: Path, scorer: JudgeScorer) -> Words:
 
 
 def assigned_texts(source: str) -> dict[str, list[str]]:
-    """name -> the texts that a script assigns to it, anywhere, in order."""
-    found: dict[str, list[str]] = {}
-    assignments = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Assign)]
-    for node in sorted(assignments, key=lambda node: node.lineno):
-        text = _text_of(node.value)
-        if text is not None:
+    """name -> the texts that a script assigns to it, in order; SYSTEM_TURN -> what it says as the system."""
+    found: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Assign) and (text := _text_of(node.value)) is not None:
             for target in node.targets:
                 if isinstance(target, ast.Name):
-                    found.setdefault(target.id, []).append(text)
-    return found
+                    found[target.id].append((node.lineno, text))
+        elif isinstance(node, ast.Dict) and (text := _system_turn(node)):
+            found[SYSTEM_TURN].append((node.lineno, text))
+    return {name: [text for _, text in sorted(texts)] for name, texts in found.items()}
+
+
+def _system_turn(node: ast.Dict) -> str | None:
+    """The words of {"role": "system", "content": ...}, where they stand there."""
+    fields = {_text_of(key): _text_of(value) for key, value in zip(node.keys, node.values, strict=True) if key}
+    return fields.get("content") if fields.get("role") == "system" else None
 
 
 def _text_of(node: ast.expr) -> str | None:

@@ -26,6 +26,21 @@ SCORERS: dict[str, str] = {
     "num.resolve": "resolve:NUMBER",
     "label.resolve": "resolve:LABEL",
     "world": "resolve:WORLD",
+    "bba.judge": "judged_verdicts:BBA",
+    "spqa.judge": "judged_verdicts:SPQA",
+    "wildspeech.judge": "judged_wildspeech:MARK",
+    "caption.judge": "judged_caption:JUDGE",
+    "caption.recomputed": "judged_caption:RECOMPUTED",
+    "du.judge": "judged_dialogue:JUDGE",
+    "audiomc.judge": "judged_audiomc:APR",
+    "audiomc.ars": "judged_audiomc:ARS",
+    "mmar.rubrics": "judged_mmar:RUBRICS",
+    "mmaupro.open": "judged_mmaupro:JUDGE",
+    "mmaupro.open_strict": "judged_mmaupro:STRICT",
+    "airbench.chat": "judged_airbench:CHAT",
+    "voicebench.open": "judged_voicebench:OPEN_JUDGE",
+    "voicebench.qa": "judged_voicebench:QA_JUDGE",
+    "uro.judge": "judged_uro:JUDGE",
 }
 
 
