@@ -32,9 +32,14 @@ class Conversations:
     def __exit__(self, *_: object) -> None:
         self.engine.close()
 
-    def submit(self, messages: Messages, num_samples: int = 1, **options: Any) -> int:
-        """Decode and encode the sounds now, queue the rest; the id its events will carry."""
+    def submit(
+        self, messages: Messages, num_samples: int = 1, *, behind: Sequence[int] = (), **options: Any
+    ) -> int:
+        """Decode and encode the sounds now, queue the rest; the id its events will carry. behind: ids of the
+        beginning of the reply."""
         prompt = self.r1.prepare(messages, **options)
+        if behind:
+            prompt = self.r1.continued(prompt, behind)
         id = self.engine.submit(
             prompt.ids, prompt.embeddings, prompt.settings, prompt.thinking_open, num_samples, prompt.prefix
         )

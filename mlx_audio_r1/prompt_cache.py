@@ -36,14 +36,16 @@ SAMPLED_BYTES = 64 << 10  # read at each of SAMPLED_PLACES of a shard: tells che
 SAMPLED_PLACES = 16
 
 
-def fingerprint(name: str | Path | None, adapter_path: str | Path | None = None) -> str:
-    """Hex sha256 of a checkpoint: its config.json, and of each shard name, size, time and samples; and of
-    all of the adapter on it. What the adapter leaves alone is not shared: the key would have to know."""
+def fingerprint(
+    name: str | Path | None, adapter_path: str | Path | None = None, *, dated: bool = True
+) -> str:
+    """Hex sha256 of a checkpoint: its config.json, and of each shard name, size, time (if `dated`) and samples;
+    and of all of the adapter on it. What the adapter leaves alone is not shared: the key would have to know."""
     folder = locate(name)
     digest = hashlib.sha256((folder / "config.json").read_bytes())
     for path in shard_paths(folder):
         info = path.stat()
-        digest.update(f"{path.name} {info.st_size} {info.st_mtime_ns}".encode())
+        digest.update(f"{path.name} {info.st_size} {info.st_mtime_ns if dated else ''}".encode())
         with path.open("rb") as file:
             for i in range(SAMPLED_PLACES):
                 file.seek(i * max(0, info.st_size - SAMPLED_BYTES) // (SAMPLED_PLACES - 1))

@@ -39,6 +39,7 @@ from mlx_audio_r1.prompt import (
 )
 from mlx_audio_r1.prompt_cache import Prefix, PromptCache
 from mlx_audio_r1.reading import Reading, kv_format
+from mlx_audio_r1.reasoning import THINK_CLOSE
 from mlx_audio_r1.reply import Heard, Reply, ReplyStream
 from mlx_audio_r1.tokenizer import AUDIO_END, Tokenizer
 from mlx_audio_r1.weights import load_model
@@ -237,6 +238,21 @@ class AudioR1:
         return Prepared(
             ids, self._embed(ids, heard), settings, starts_in_thinking(segments), heard, prefix,
             time.perf_counter() - started,
+        )
+
+    def continued(self, prompt: Prepared, ids: Sequence[int]) -> Prepared:
+        """The prompt with the beginning of a reply behind it, id by id; where there is a prompt cache, all
+        that go on from this prompt share what was read of it. Raises PromptError where it no longer fits."""
+        whole, text = [*prompt.ids, *ids], self.tokenizer.decode(ids)
+        settings = self._fit(len(whole), prompt.settings)
+        cache = self._cache()
+        return replace(
+            prompt,
+            ids=whole,
+            embeddings=mx.concatenate([prompt.embeddings, self.model.embed(mx.array(ids), (), -1)]),
+            settings=settings,
+            thinking_open=starts_in_thinking([text]) if THINK_CLOSE in text else prompt.thinking_open,
+            prefix=cache.prefix(prompt.ids, prompt.heard.digests, kv_format(settings)) if cache else None,
         )
 
     # ---- inside

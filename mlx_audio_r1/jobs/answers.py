@@ -17,7 +17,7 @@ READY_REPLIES = 2  # replies kept waiting for a row; more sounds than that are n
 
 @dataclass(frozen=True)
 class Request:
-    """Something to answer. samples: the numbers of the replies wanted. options: as of AudioR1.stream."""
+    """Something to answer. samples: the numbers of the replies wanted. options: as of Conversations.submit."""
 
     key: Hashable
     messages: Sequence[Message]
