@@ -12,7 +12,7 @@ CREATE = $(PYTHON) -m venv $(VENV)
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
-.PHONY: demo test test-torch test-long lint nano clean
+.PHONY: demo test test-torch test-metal test-long lint nano clean
 
 demo: $(VENV)/installed
 	$(BIN)/audio-r1 ask $(CLIP) -p "Name all sounds in order."
@@ -24,6 +24,10 @@ test: $(VENV)/installed-test
 # Parity with PyTorch and transformers; pip, because it honours a local CPU build of torch.
 test-torch: $(VENV)/installed-torch
 	$(BIN)/python -m pytest -m torch
+
+# The tests of Metal kernels on this Mac's GPU; without it they run in a simulator, in `make test` on Linux.
+test-metal: $(VENV)/installed-test
+	$(BIN)/python -m pytest tests/kernels --on-metal
 
 # Proofs that take minutes.
 test-long: $(VENV)/installed-test

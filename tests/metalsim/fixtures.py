@@ -20,6 +20,6 @@ def simulation(request: pytest.FixtureRequest) -> Iterator[Simulation]:
             yield running
         return
     if reason := why_unavailable():
-        pytest.skip(reason)
+        pytest.skip(f"{reason}; on a Mac with a GPU: --on-metal")
     with simulated(lint=True) as running:
         yield running
