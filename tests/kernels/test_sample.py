@@ -67,14 +67,14 @@ def test_the_support_is_mlx_lm_s_exactly(simulation: Simulation, given: dict[str
 @pytest.mark.parametrize(("given", "apart"), [({"top_p": 0.9}, 1), ({"min_p": 0.05}, 0), ({"top_k": 20}, 0)],
                          ids=str)
 def test_random_rows_with_equal_tokens_keep_what_mlx_lm_keeps(given: dict[str, float], apart: int) -> None:
-    """In float32; in other dtypes mlx-lm rounds the threshold of min_p. Its sums for top_p have another order, so
+    """In float32; in other dtypes mlx-lm rounds the threshold of min_p. Its sums for top_p go another way, so
     that the last token may be in or out: of one row in a hundred, where there are 3,000 tokens."""
     apply = {"top_p": apply_top_p, "min_p": apply_min_p, "top_k": apply_top_k}
     settings = {**EVERY, **given}
-    for seed in range(40):
+    for seed in range(16):
         row = noise((1, 500), mx.float32, seed, scale=3.0)
         row = mx.round(2 * row) / 2 if seed % 2 else row
-        row[:, : seed * 5] = -mx.inf
+        row[:, : seed * 12] = -mx.inf
         row = row - mx.logsumexp(row)
         [(name, value)] = given.items()
         theirs = apply[name](row, value) > -mx.inf
