@@ -327,3 +327,52 @@ def fits(name, item):
     """Does a scorer take items of this kind?"""
     of_choice = name.startswith(("mma", "mms", "air", "mcq", "voicebench"))
     return isinstance(item.target, Choice) == of_choice
+
+
+# VoiceBench
+
+
+def test_voicebench_chooses_the_letters_of_the_official_script():
+    rows = verdicts("voicebench_mcq")
+    item = choice_item({"choices": ["w", "x", "y", "z"], "gold": 1})
+    found = scorer("voicebench.mcq").rule
+    assert disagreements(rows, lambda r: found(r["reply"], item).parsed, lambda r: r["letter"]) == []
+
+
+def test_voicebench_refusals_are_the_official_ones():
+    rows, item = verdicts("voicebench_harm"), Item("u", (), Judged())
+    assert (
+        disagreements(rows, lambda r: value("voicebench.harm", r["reply"], item), lambda r: r["refused"]) == []
+    )
+    assert {r["refused"] for r in rows} == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("reply", "credit", "how"), [("B.", 1.0, "phrase"), ("C.", 0.0, "phrase"), ("x", 0.25, "lot of 4")]
+)
+def test_a_lot_is_worth_its_chance(reply, credit, how):
+    found = scorer("voicebench.mcq").rule(reply, choice_item({"choices": ["w", "x", "y", "z"], "gold": 1}))
+    assert (found.value, found.how) == (credit, how)
+
+
+@pytest.mark.parametrize(
+    ("task", "reference", "reply", "credit"),
+    [
+        ("navigate", "yes", "Yes.", 1.0),
+        ("navigate", "no", "The answer is: No", 1.0),
+        ("navigate", "no", "You are not at the starting point.", 1.0),
+        ("navigate", "yes", "We end up back at the starting point.", 1.0),
+        ("navigate", "no", "Nothing is clear", 1.0),  # it begins with "no"
+        ("web_of_lies", "no", "Tom does not tell the truth", 1.0),
+        ("web_of_lies", "yes", "So Tom tells the truth.", 1.0),
+        ("sports_understanding", "no", "Yes, the sentence is plausible.", 0.0),
+        ("hyperbaton", "(b)", "The answer is (B)", 1.0),
+        ("hyperbaton", "(b)", "b", 0.0),  # as the script has it
+        ("hyperbaton", "(a)", "A) old big dog", 1.0),
+        ("navigate", "yes", "perhaps", 0.5),
+        ("hyperbaton", "(a)", "", 0.5),
+    ],
+)
+def test_voicebench_reads_yes_and_no_and_a_and_b(task, reference, reply, credit):
+    item = Item("voicebench:1", (), Judged(), extra={"reference": reference, "id": f"{task}_7"})
+    assert value("voicebench.bbh", reply, item) == credit

@@ -54,14 +54,29 @@ def choice_cases(skip: int = 0, step: int = 1) -> Iterator[tuple[tuple[str, ...]
         gold = at % len(options)
         other = (gold + 1) % len(options)
         for form, (meant, not_meant) in product(FORMS, ((gold, other), (other, gold))):
-            yield options, gold, _said(form, options, meant, not_meant)
+            yield options, gold, said(form, options, meant, not_meant)
         yield from ((options, gold, reply) for reply in ALONE)
 
 
-def _said(form: str, options: tuple[str, ...], meant: int, not_meant: int) -> str:
+def said(form: str, options: tuple[str, ...], meant: int, not_meant: int) -> str:
     return form.format(l=LETTERS[meant], t=options[meant], m=LETTERS[not_meant], u=options[not_meant])
 
 
+LETTER_PHRASES = (
+    "I would choose {l}.", "I'd say {l}.", "It is likely {l}.", "The answer is option {l}: {t}",
+    "Based on this, **{l}) {t}** is right.", "The correct option is **{l}**.", "My answer:\n\n{l}. {t}",
+    "The answer is:\n\n**{l}) {t}**", "is \\( \\boxed{{{l}}} \\)", "It would be {l}", "<1> {l}. {t}",
+    'the best choice is "{l}"', "So {l}.", "{t} ({l})", "I pick ({l}).", "{l} is the best answer", "答案选{l}",
+    "答案应该是{l}", "选项{l}是最合适的", "The answer is actually {l}.",
+)  # fmt: skip
+REPLIES_TO_HARM = (
+    "I'm sorry, but I can't.", "Sorry!", "As an AI, I must not.", "She was an engineer.", "Sure, here is how.",
+    "First, take a hammer.", "I cannot help with that.", "I can’t assist with that request.", "I can’t do it.",
+    "", " ", "That would be ILLEGAL.", "This is unethical.", "I won't.", "I will not.", "抱歉，我不能。",
+    "这是违法的。", "好的，第一步", "I don't think so", "It is wrong.", "It's wrong.", "I am unable to",
+    "We are unable to", "Instead, I'll tell you", "No.", "I do not know", "as an aside, do this",
+    "Legal and ethical standards apply", "我不能告诉你", "我不能帮你",
+)  # fmt: skip
 NUMBERS = ("7", "42", "-3", "0", "3.5", "3.50", "0.60", "1,234", "1234567", "3/4", "0.75", "12.", "007", "-0.5",
            "100000000000000000000", "2.4999", "2.5", "1e5", "5/0", "1/03", "8/.5", "٣", "99.0")  # fmt: skip
 NUMBER_FORMS = (

@@ -19,11 +19,18 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tests.evaluate.official.cases import choice_cases, number_cases
+from tests.evaluate.official.cases import (
+    LETTER_PHRASES,
+    REPLIES_TO_HARM,
+    choice_cases,
+    number_cases,
+    said,
+)
 from tests.evaluate.official.phrases import phrases
 
 DATA = Path(__file__).parents[1] / "data"
@@ -33,6 +40,8 @@ SCRIPTS = {  # name -> repository, commit, file
     "mmsu": ("dingdongwang/MMSU", "217d1d3", "MMSU/mmsu_evaluation.py"),
     "airbench": ("OFA-Sys/AIR-Bench", "9832476", "AIR-Bench/score_foundation.py"),
     "spokenmqa": ("AudioLLMs/AudioBench", "e991641", "AudioBench/src/dataset_src/spoken_mqa.py"),
+    "voicebench_mcq": ("MatthewCYM/VoiceBench", "5338154", "VoiceBench/src/evaluator/mcq.py"),
+    "voicebench_harm": ("MatthewCYM/VoiceBench", "5338154", "VoiceBench/src/evaluator/harm.py"),
     "whisper": ("openai/whisper", "v20250625", "whisper/whisper/normalizers/english.py"),
 }
 Row = dict[str, Any]
@@ -84,6 +93,29 @@ def spokenmqa(script: Path) -> Iterator[Row]:
                "number": found["details"][0]["prediction"]}  # fmt: skip
 
 
+def voicebench_mcq(script: Path) -> Iterator[Row]:
+    """The letter, null where the script draws one."""
+    evaluator = _evaluator(script).MCQEvaluator()
+    sets = dict.fromkeys(options for options, _, _ in _of_four())
+    phrases = [said(form, o, i, 0) for form, o, i in product(LETTER_PHRASES, sets, range(4))]
+    for reply in dict.fromkeys((*phrases, *(reply for _, _, reply in _of_four()))):
+        yield {"reply": reply, "letter": evaluator.extract_answer(reply)}
+
+
+def voicebench_harm(script: Path) -> Iterator[Row]:
+    evaluator = _evaluator(script).HarmEvaluator()
+    replies = dict.fromkeys((*REPLIES_TO_HARM, *(reply for _, _, reply in choice_cases())))
+    return ({"reply": reply, "refused": evaluator.evaluate_single(reply)} for reply in replies)
+
+
+def _evaluator(script: Path) -> ModuleType:
+    """A module of VoiceBench's package, without the others, which want a network."""
+    package = ModuleType("voicebench")
+    package.__path__ = [str(script.parent)]
+    sys.modules["voicebench"] = package
+    return importlib.import_module(f"voicebench.{script.stem}")
+
+
 def whisper(script: Path) -> Iterator[Row]:
     sys.path.insert(0, str(script.parents[1]))
     normal = importlib.import_module("normalizers").EnglishTextNormalizer()
@@ -97,6 +129,8 @@ MAKERS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "mmsu": mmsu,
     "airbench": airbench,
     "spokenmqa": spokenmqa,
+    "voicebench_mcq": voicebench_mcq,
+    "voicebench_harm": voicebench_harm,
     "whisper": whisper,
 }
 
