@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +14,7 @@ from mlx_audio_r1.kernels.proofs import names
 
 if TYPE_CHECKING:
     from mlx_audio_r1.kernels.proof import Proof
+    from mlx_audio_r1.kernels.verify import Result
 
 NO_METAL = (
     "no Metal here, so no kernel can run. Without it they are proven in a simulator, "
@@ -86,9 +88,17 @@ def _verify(chosen: list[Proof], cases: tuple[str, ...], as_json: bool) -> None:
             record(result.op, result.passed)
         _shown(as_json, None, verified_lines(result))
     _need_some(results, cases)
-    _shown(as_json, {"ops": [asdict(result) | {"passed": result.passed} for result in results]}, ())
+    _shown(as_json, {"ops": [_facts(result) for result in results]}, ())
     if not all(result.passed for result in results):
         raise SystemExit(1)
+
+
+def _facts(result: Result) -> dict[str, Any]:
+    """An error without end is none in JSON."""
+    facts = asdict(result) | {"passed": result.passed}
+    if result.worst is not None:
+        facts["worst"] |= {"error": result.worst.error if result.worst.error < inf else None}
+    return facts
 
 
 def _bench(chosen: list[Proof], cases: tuple[str, ...], as_json: bool) -> None:
@@ -132,4 +142,4 @@ def _shown(as_json: bool, whole: dict[str, Any] | None, lines: Iterator[str] | t
         for line in lines:
             click.echo(line)
     elif whole is not None:
-        click.echo(json.dumps({"place": place(), **whole}, ensure_ascii=False, indent=2))
+        click.echo(json.dumps({"place": place(), **whole}, ensure_ascii=False, indent=2, allow_nan=False))

@@ -40,11 +40,10 @@ def verified_lines(result: verify.Result) -> Iterator[str]:
 
 def bandwidth() -> float | None:
     """GB/s of this Mac, None where it is not known."""
-    import mlx.core as mx
-
+    from mlx_audio_r1.kernels.found import device
     from mlx_audio_r1.rates import CHIPS, chip_called
 
-    chip = chip_called(str(mx.device_info().get("device_name", "")))
+    chip = chip_called(device())
     return CHIPS[chip].bandwidth if chip else None
 
 

@@ -30,9 +30,15 @@ class Found:
 
 
 @cache
+def device() -> str:
+    """What the GPU calls itself, or the CPU where there is none."""
+    asked = mx.gpu if mx.is_available(mx.gpu) else mx.cpu
+    return str(mx.device_info(asked).get("device_name", "unknown"))
+
+
+@cache
 def place() -> str:
-    device = str(mx.device_info().get("device_name", "unknown")).replace(" ", "-")
-    return f"{device} mlx-{mx.__version__} audio-r1-{__version__}"
+    return f"{device().replace(' ', '-')} mlx-{mx.__version__} audio-r1-{__version__}"
 
 
 def read(file: Path | None) -> Found:

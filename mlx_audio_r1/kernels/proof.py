@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -36,7 +36,8 @@ class Case:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Verdict(NamedTuple):
+@dataclass(frozen=True)
+class Verdict:
     """A case of one output, or of one gradient, holds if error <= bound."""
 
     what: str

@@ -112,6 +112,8 @@ def test_verify_says_right_and_keeps_it(simulation: Simulation, home: Path) -> N
     assert not list(home.iterdir())  # two cases are no proof
     asked = json.loads(command("--verify", "--op", "add_rms_norm", "--case", "7x2-float32", "--json").stdout)
     assert asked["place"] == found.place() and asked["ops"][0]["passed"] is True
+    worst = asked["ops"][0]["worst"]
+    assert worst["what"].startswith("output") and 0 <= worst["error"] <= worst["bound"] < 1e-5
 
 
 def test_verify_names_the_case_of_a_wrong_number(simulation: Simulation, home: Path) -> None:
@@ -122,6 +124,15 @@ def test_verify_names_the_case_of_a_wrong_number(simulation: Simulation, home: P
     assert done.exit_code == 1
     assert "add_rms_norm" in done.stdout and "WRONG" in done.stdout and "2 cases" in done.stdout
     assert "  33x5-float32: output 1 is off by 0.0" in done.stdout and "33x5-float16" in done.stdout
+
+
+def test_an_endless_error_is_json_too(simulation: Simulation, home: Path) -> None:
+    arguments = ("--verify", "--op", "add_rms_norm", "--case", "7x2-float32", "--json")
+    command(*arguments)
+    with edited(simulation, "add_rms_norm", "+ eps", "* 0.0f - eps"):  # the root of less than nothing
+        done = command(*arguments)
+    [op] = json.loads(done.stdout)["ops"]
+    assert op["worst"]["error"] is None and op["passed"] is False and op["failures"][0]["runs"] is True
 
 
 def test_verify_says_what_does_not_compile(simulation: Simulation, home: Path) -> None:

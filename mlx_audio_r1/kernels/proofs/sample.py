@@ -36,7 +36,7 @@ def shapes() -> Iterator[Case]:
         for given in (FILTERS[0], {"top_p": 0.95, "top_k": 50}):
             found = case(158_720, rows, mx.bfloat16, **given)
             filters = found.name.partition(" ")[2] or "no filter"
-            yield Case(f"{rows} rows, {filters}", found.arrays, found.options)
+            yield Case(f"{rows} row{'s' * (rows > 1)}, {filters}", found.arrays, found.options)
 
 
 def distribution(row: Array, temperature: float, top_p: float, min_p: float, top_k: int) -> Array:
