@@ -174,3 +174,33 @@ def test_transcripts_of_any_text_are_counted(name):
 
 def test_the_lower_the_better():
     assert all(scorer(name).error for name in ("asr.wer", "asr.cer", "asr.mer"))
+
+
+# URO-Bench's Repeat
+
+
+@pytest.mark.parametrize(
+    ("reference", "said", "lang", "credit"),
+    [
+        ("the cat sat", "The cat sat.", "en", 1.0),
+        ("the cat sat down", "the cat sat up", "en", 0.75),
+        ("cat dog sun moon", "cat dog", "en", 0.0),  # two errors over the two words of the reply
+        ("cat dog", "cat dog sun moon", "en", 0.5),  # and over its four
+        ("the cat", "", "en", 0.0),
+        ("今天天气很好。", "今天，天气很好", "zh", 1.0),
+        ("一共12个", "一共十二个", "zh", 1.0),
+        ("今天天气", "今天下雨", "zh", 0.5),
+        ("今天天气", "明儿下雨", "zh", 0.0),
+    ],
+)
+def test_repeating_counts_to_a_half(reference, said, lang, credit):
+    found = scorer("uro.repeat").rule(said, Item("u", (), Wording((reference,), "wer"), lang=lang))
+    assert found.value == pytest.approx(credit, abs=1e-12)  # one minus a quotient
+
+
+def test_the_mean_is_what_the_authors_print():
+    """ok_rate x (1 - mean rate of the ok ones), of evaluate.py."""
+    pairs = [("a b c d", "a b c d"), ("a b c d", "a b c x"), ("a b c d", "x y z"), ("a b", "a b")]
+    values = [scorer("uro.repeat").rule(said, item(reference)).value for reference, said in pairs]
+    rates = [1 - value for value in values if value]
+    assert sum(values) / 4 == pytest.approx(len(rates) / 4 * (1 - sum(rates) / len(rates)), abs=1e-12)

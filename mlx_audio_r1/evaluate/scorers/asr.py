@@ -99,7 +99,7 @@ def spelled(text: str) -> str:
 def _in_characters(whole: str, point: str, decimals: str) -> str:
     """12.5 -> 十二点五, 0571 -> 零五七一"""
     coded = len(whole) > LONGEST_NUMBER or (len(whole) > 1 and whole[0] == "0")
-    read = whole.translate(_SPOKEN) if coded else _library("cn2an").an2cn(whole, "low")
+    read = whole.translate(_SPOKEN) if coded else library("cn2an").an2cn(whole, "low")
     return f"{read}{(point + decimals).translate(_SPOKEN)}"
 
 
@@ -122,7 +122,7 @@ def _rate(found: Errors) -> float:
 @lru_cache(maxsize=1)
 def _whisper() -> Any:
     """whisper's normaliser: the library's without the contractions it has added."""
-    found = _library("whisper_normalizer.english").EnglishTextNormalizer()
+    found = library("whisper_normalizer.english").EnglishTextNormalizer()
     found.replacers = {
         pattern: said for pattern, said in found.replacers.items() if pattern not in NOT_WHISPERS
     }
@@ -131,10 +131,11 @@ def _whisper() -> Any:
 
 @lru_cache(maxsize=1)
 def _simplifier() -> Any:
-    return _library("opencc").OpenCC("t2s")
+    return library("opencc").OpenCC("t2s")
 
 
-def _library(name: str) -> Any:
+def library(name: str) -> Any:
+    """A module of the extra `asr`. Raises EvaluationError where it is not installed."""
     try:
         return import_module(name)
     except ImportError:

@@ -82,7 +82,8 @@ def qa_read(item: Item, reply: Reply, replies: Sequence[str]) -> Score:
 OPEN_JUDGE = JudgeScorer(
     "voicebench.open", "judge's marks", open_prompts, open_read, OPEN_WORDS,
     {"user": "meta_prompt_open", "system": SYSTEM_TURN}, ("{response}",),
-    "4dc4907d6762330767bc11e65baaabe50bdce633cb754486132b61d21f1791fe", RATERS, expects="a mark of 1 to 5", params=MINI_PARAMS,
+    "4dc4907d6762330767bc11e65baaabe50bdce633cb754486132b61d21f1791fe", RATERS, expects="a mark of 1 to 5",
+    params=MINI_PARAMS,
 )  # fmt: skip
 QA_JUDGE = JudgeScorer(
     "voicebench.qa", "judges' majority", qa_prompts, qa_read, QA_WORDS,

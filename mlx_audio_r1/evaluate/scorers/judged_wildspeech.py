@@ -24,7 +24,7 @@ _SCORE = re.compile(r"Score: (?:\[)?(\d+)(?:\])?")
 WORDS = Words(
     "A person asked an assistant aloud, and it answered aloud; both are written down here.\n\nQuestion:\n"
     "{query}\n\nAnswer:\n{response}\n\nPoints to check:\n{checklist}\n\nHow good is the answer, from 1 "
-    "(worthless) to 10 (nothing to better)? Say what is good and what is not, then end in a line of this form:\n"
+    "(worthless) to 10 (nothing to better)? Say what is good and what is not, then end in a line like\n"
     "Score: [n]",
     parts={"checklist": "- Does it do what was asked?\n- Is it true?\n- Does it repeat itself?\n"},
 )
