@@ -8,6 +8,7 @@ from mlx_audio_r1.cli.lazy_group import LazyGroup
 
 SUBCOMMANDS = {  # name -> module, or module:attribute where a command has a name that Python keeps to itself
     "list": "eval_import_command:list_benches", "import": "eval_import_command:import_bench",
+    "run": "eval_run_command", "score": "eval_score_command",
     "compare": "eval_report_command", "report": "eval_report_command",
 }  # fmt: skip
 
@@ -20,5 +21,6 @@ def eval() -> None:
     Examples:
       audio-r1 eval list
       audio-r1 eval import mmau MMAU/ -o mmau/
+      audio-r1 eval run mmau/ -o runs/4bit --preset mini
       audio-r1 eval compare runs/bf16 runs/4bit
     """

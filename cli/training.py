@@ -74,6 +74,10 @@ class Watch:
         """How far a preparation is."""
         self._draw(f"{what} {done:,}/{total:,}")
 
+    def counted(self) -> None:
+        """Nothing is being counted any more."""
+        self._clear()
+
     def row(self, row: Mapping[str, Any]) -> None:
         """A row of metrics.jsonl."""
         if self._shown:

@@ -1,7 +1,7 @@
 """Which benchmark a download is: the one whose reader takes its first question.
 
 Readers are strict about columns, so two rarely take the same; `generic`, which takes nearly everything, is
-asked last.
+asked last. What is built in is never meant.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def detect(path: Path) -> Bench:
     """Raises EvaluationError where no benchmark, or more than one, reads it."""
     if not path.exists():
         raise EvaluationError(f"{path}: no such file or folder")
-    names = [name for name in BENCHES if name != LAST and _reads(bench(name), path)]
+    names = [name for name in BENCHES if name != LAST and not bench(name).make and _reads(bench(name), path)]
     if not names and _reads(bench(LAST), path):
         names = [LAST]
     if not names:

@@ -1,0 +1,109 @@
+"""`audio-r1 eval score`: the replies of a run scored again, without the model, as `eval run` does in the end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from mlx_audio_r1.evaluate.judge_words import Words
+    from mlx_audio_r1.judges.judge import JudgeConfig
+
+JUDGE = (
+    click.option("--judge", metavar="URL|mlx:MODEL|file",
+                 help="Who judges what no rule can: an OpenAI-compatible server, a local model, or people."),
+    click.option("--judge-model", default="", metavar="NAME", help="What the server calls it."),
+    click.option("--judge-prompt", "judge_prompts", multiple=True, metavar="SCORER=FILE",
+                 help="The authors' prompt from your copy of it; may be given several times."),
+    click.option("--judge-api-key", envvar="OPENAI_API_KEY", show_envvar=True, help="Of the server."),
+)
+Judged = tuple["JudgeConfig | None", str | None, dict[str, "Words"]]
+
+
+def judge_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of a judge to a command."""
+    for option in reversed(JUDGE):
+        command = option(command)
+    return command
+
+
+def judge_given(options: dict[str, Any]) -> Judged:
+    """The judge of these options, which are taken out: configuration, key, words by scorer."""
+    kind, model, key = (options.pop(name) for name in ("judge", "judge_model", "judge_api_key"))
+    prompts = options.pop("judge_prompts")
+    if kind is None:
+        if model or prompts:
+            raise click.UsageError("--judge-model and --judge-prompt go with --judge.")
+        return None, None, {}
+    from mlx_audio_r1.judges.judge import JudgeConfig
+
+    return JudgeConfig(kind, model), key, _words(prompts)
+
+
+def _words(prompts: tuple[str, ...]) -> dict[str, Words]:
+    from mlx_audio_r1.evaluate.judge_words import words_of
+    from mlx_audio_r1.evaluate.scorers import scorer
+
+    found = {}
+    for given in prompts:
+        name, sign, path = given.partition("=")
+        if not sign:
+            raise click.UsageError(f"--judge-prompt {given}: give SCORER=FILE, such as bba.judge=prompt.txt.")
+        found[name] = words_of(Path(path), scorer(name))  # type: ignore[arg-type]
+    return found
+
+
+@click.command("score")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="summary.json on stdout.")
+@click.option("--no-progress", is_flag=True, help="Say only what went wrong on stderr.")
+@judge_options
+def score(folder: Path, as_json: bool, no_progress: bool, **options: Any) -> None:
+    """Score the replies of a run again and make its report; nothing is asked of the model.
+
+    DIR is a folder of `audio-r1 eval run`. With --judge also the scorers that need one; what a judge has said
+    is kept, so it is asked about new replies alone. `file` writes judge_requests.jsonl and reads
+    judge_responses.jsonl.
+
+    \b
+    Examples:
+      audio-r1 eval score runs/4bit
+      audio-r1 eval score runs/4bit --judge https://host/v1 --judge-model gpt-4o-mini
+      audio-r1 eval score runs/4bit --judge file --json | jq .benches
+    """
+    show_outcome(folder, judge_given(options), as_json, shown=not no_progress)
+
+
+def show_outcome(folder: Path, judge: Judged, as_json: bool, shown: bool) -> dict[str, Any]:
+    """Score, write the report, and say how it went; gives the summary."""
+    from mlx_audio_r1.cli.training import Watch
+    from mlx_audio_r1.evaluate.report import write_report
+    from mlx_audio_r1.evaluate.scores import score_run
+
+    watch = Watch(1, shown=shown)
+    try:
+        summary = score_run(folder, *judge, tell=lambda done, total: watch.counting("verdicts", done, total))
+    finally:
+        watch.counted()
+    page, _ = write_report(folder)
+    if as_json:
+        sys.stdout.write((folder / "summary.json").read_text(encoding="utf-8"))
+    else:
+        _show(summary)
+    click.secho(f"Report: {page}", dim=True, err=True)
+    return summary
+
+
+def _show(summary: dict[str, Any]) -> None:
+    """The table of benchmarks, and whether its numbers may stand beside published ones."""
+    from mlx_audio_r1.evaluate.report_tables import headline, table
+
+    click.echo(table(*headline(summary["benches"])))
+    for name, found in summary["benches"].items():
+        reasons = found.get("comparable", {}).get("reasons", [])
+        said = f"not paper-comparable: {'; '.join(reasons)}" if reasons else "paper-comparable"
+        click.echo(f"{name}: {said}", err=True)
