@@ -19,6 +19,10 @@ MMSU_REQUEST = (
     "Choose the most suitable answer from options A, B, C, and D. "
     "You must respond with only A, B, C, or D."
 )
+AIR_BENCH_REQUEST = (
+    "Choose the most suitable answer from options A, B, C, and D to respond the question in next line, "
+    "you may only choose A or B or C or D."
+)
 _LETTERED = re.compile(r"\s*[(\[（]?([A-Za-z])(?:[)\]）][.:、：]?\s*|[.:]\s+|[、．：]\s*)(?=\S)")
 _INLINE = re.compile(r"(?:^|(?<=\s))[(\[（]?([A-Z])(?:[)\]）][.:、：]?\s*|[.:]\s+|[、．：]\s*)(?=\S)")
 
@@ -66,9 +70,16 @@ def _official_mmsu(question: str, options: Sequence[str]) -> str:
     return f"{MMSU_REQUEST}\n\nQuestion: {question}\n\n{lines}"
 
 
+def _official_air_bench(question: str, options: Sequence[str]) -> str:
+    """As AIR-Bench's own script asks, without its "C. None"."""
+    lines = "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False))
+    return f"{AIR_BENCH_REQUEST}\n{question}\n{lines}"
+
+
 STYLES: dict[str, Callable[[str, Sequence[str]], str]] = {
     "step-r1": multiple_choice,  # the authors' words
     "none": _unlettered,
     "brackets": _bracketed,
     "mmsu": _official_mmsu,
+    "air-bench": _official_air_bench,
 }

@@ -1,0 +1,81 @@
+"""MMAU-Pro: 5,305 questions with one sound or several of up to ten minutes: choices, open ones, instructions.
+
+Read is test.parquet with the unpacked data.zip. The surprises: a question's sounds are a list; and the official
+script chooses the option nearest to the reply by an embedding model of 7 billion parameters, for which our
+resolver stands in, so its number is not the official one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mlx_audio_r1.errors import EvaluationError
+from mlx_audio_r1.evaluate.bench import Bench, Question
+from mlx_audio_r1.evaluate.parquet import parquet_files, read_parquet
+from mlx_audio_r1.evaluate.profiles import OTHER_CHOICES, step_profile
+from mlx_audio_r1.evaluate.rows import Row, choice_target, groups_of, locate
+from mlx_audio_r1.tasks.judged import Judged
+
+COLUMNS = ("id", "audio_path", "question", "answer", "choices", "category")
+GROUPS = {"category": "category", "length_type": "length"}
+KINDS = {"open": "open", "instruction following": "instruction"}  # category -> kind; all others are choices
+CHOICE = "choice"
+
+
+def read(path: Path) -> Iterator[Question]:
+    """The questions of a download. Raises EvaluationError."""
+    files = parquet_files(path)
+    if not files:
+        raise EvaluationError(f"{path}: no parquet file in it; give the folder with test.parquet and data/")
+    for file in files:
+        for row in read_parquet(file, COLUMNS):
+            yield _question(row, file.parent)
+
+
+def _question(row: Row, folder: Path) -> Question:
+    kind = KINDS.get(row.text("category").strip().lower(), CHOICE)
+    listed = not isinstance(row.value("audio_path"), str) or row.text("audio_path").startswith("[")
+    paths = row.texts("audio_path") if listed else (row.text("audio_path"),)
+    if not paths:
+        raise row.wrong("audio_path: no sound in the list")
+    target, chance = _target(row, kind)
+    return Question(
+        id=row.text("id"),
+        text=row.text("question"),
+        sounds=tuple(locate(folder, path, "data") for path in paths),
+        target=target,
+        groups={**groups_of(row, GROUPS), "kind": kind, "sounds": "several" if len(paths) > 1 else "one"},
+        chance=chance,
+        ref={"transcript": row.values.get("transcription") if kind == "instruction" else None},
+        extra={"kind": kind, **_instruction(row)},
+    )
+
+
+def _target(row: Row, kind: str) -> tuple[Any, float]:
+    """A choice where there are two options or more and the answer is one of them."""
+    choices = [choice for choice in row.texts("choices") if choice.strip()] if row.has("choices") else []
+    answer = row.text_or("answer")
+    same = next((choice for choice in choices if choice.strip().casefold() == answer.strip().casefold()), None)
+    if kind == CHOICE and len(choices) > 1 and same is not None:
+        return choice_target(row, choices, same)
+    return Judged((answer,) if answer.strip() else ()), 0.0
+
+
+def _instruction(row: Row) -> dict[str, Any]:
+    return {name: row.values[name] for name in ("task_identifier", "kwargs") if row.values.get(name)}
+
+
+BENCH = Bench(
+    name="mmau-pro",
+    title="MMAU-Pro",
+    read=read,
+    profiles=(step_profile("mmau"), *OTHER_CHOICES),
+    scorers=("mcq.resolve", "mmaupro.open", "mmaupro.open_strict"),
+    expected={"": {"": 5305}},
+    judge="Qwen2.5-7B-Instruct",
+    license="CC-BY-NC-4.0",
+    group_by=("kind", "category", "length", "sounds"),
+    source="hub data set gamma-lab-umd/MMAU-Pro: test.parquet, and data.zip unpacked beside it",
+)
