@@ -298,6 +298,9 @@ def test_spqa_is_right_where_the_texts_are_equal(reply, right):
     assert value("spqa.exact", reply, item) == right
 
 
+OWN_TESTS = ("asr", "uro", "voicebench.ifeval")  # of any text
+
+
 def test_rules_survive_any_text():
     items = [
         choice_item({"choices": ["A", "b"], "gold": 1}),
@@ -317,7 +320,7 @@ def test_rules_survive_any_text():
     ]
     for name in SCORERS:
         found = scorer(name)
-        if isinstance(found, RuleScorer) and not name.startswith(("asr", "uro")):
+        if isinstance(found, RuleScorer) and not name.startswith(OWN_TESTS):
             for item, reply in itertools.product(items, hostile):
                 if name != "mmau.official" or isinstance(item.target, Choice):
                     _ = found.rule(reply, item) if fits(name, item) else None
@@ -376,3 +379,72 @@ def test_a_lot_is_worth_its_chance(reply, credit, how):
 def test_voicebench_reads_yes_and_no_and_a_and_b(task, reference, reply, credit):
     item = Item("voicebench:1", (), Judged(), extra={"reference": reference, "id": f"{task}_7"})
     assert value("voicebench.bbh", reply, item) == credit
+
+
+def instruction_item(*pairs):
+    names, wanted = zip(*pairs, strict=True)
+    return Item("u", (), Judged(), extra={"instruction_id_list": list(names), "kwargs": list(wanted)})
+
+
+def test_instructions_are_kept_as_the_official_checks_say():
+    pytest.importorskip("langdetect")
+
+    def ours(row):
+        found = scorer("voicebench.ifeval").rule(row["reply"], instruction_item((row["name"], row["kwargs"])))
+        return found.counts["strict_prompts"], found.counts["loose_prompts"]
+
+    rows = verdicts("ifeval")
+    assert disagreements(rows, ours, lambda r: (r["strict"], r["loose"])) == []
+    assert len({row["name"] for row in rows}) >= 20
+
+
+def test_the_number_of_instructions_is_the_mean_of_four():
+    item = instruction_item(("punctuation:no_comma", {}), ("startend:quotation", {}))
+    rule, total = scorer("voicebench.ifeval").rule, scorer("voicebench.ifeval").total
+    found = rule("no comma", item)
+    assert (found.value, found.how) == (0.0, "1 of 2 kept")
+    assert total(found.counts) == (0 + 1 / 2 + 0 + 1 / 2) / 4
+    assert total(rule('"no comma"', item).counts) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted", "reply", "kept"),
+    [
+        (
+            "length_constraints:number_sentences",
+            {"num_sentences": 3, "relation": "at least"},
+            'It rang. Why? "Hm!"',
+            True,
+        ),
+        (
+            "length_constraints:number_sentences",
+            {"num_sentences": 3, "relation": "less than"},
+            "Dr. Who is e.g. in. So",
+            True,
+        ),
+        (
+            "change_case:capital_word_frequency",
+            {"capital_frequency": 2, "capital_relation": "at least"},
+            "ONE two THREE",
+            True,
+        ),
+        (
+            "change_case:capital_word_frequency",
+            {"capital_frequency": 2, "capital_relation": "less than"},
+            "ONE two THREE",
+            False,
+        ),
+    ],
+)
+def test_sentences_and_capitals_by_hand(name, wanted, reply, kept):
+    assert value("voicebench.ifeval", reply, instruction_item((name, wanted))) == kept
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted", "said"),
+    [("punctuation:commas", {}, "known are"), ("keywords:existence", {}, "has no keywords in kwargs"),
+     ("keywords:existence", {"keywords": ["("]}, "is no pattern")],
+)  # fmt: skip
+def test_an_instruction_that_cannot_be_checked_is_said(name, wanted, said):
+    with pytest.raises(EvaluationError, match=said):
+        value("voicebench.ifeval", "x", instruction_item((name, wanted)))

@@ -18,6 +18,7 @@ SCORERS: dict[str, str] = {
     "uro.repeat": "uro:REPEAT",
     "voicebench.mcq": "voicebench:MCQ",
     "voicebench.bbh": "voicebench:BBH",
+    "voicebench.ifeval": "ifeval:FOLLOWED",
     "voicebench.harm": "voicebench:HARM",
     "bba.rule": "big_bench:RULE",
     "spokenmqa.official": "spoken_mqa:OFFICIAL",

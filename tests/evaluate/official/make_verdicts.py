@@ -31,6 +31,7 @@ from tests.evaluate.official.cases import (
     number_cases,
     said,
 )
+from tests.evaluate.official.instructions import instruction_cases
 from tests.evaluate.official.phrases import phrases
 
 DATA = Path(__file__).parents[1] / "data"
@@ -42,6 +43,7 @@ SCRIPTS = {  # name -> repository, commit, file
     "spokenmqa": ("AudioLLMs/AudioBench", "e991641", "AudioBench/src/dataset_src/spoken_mqa.py"),
     "voicebench_mcq": ("MatthewCYM/VoiceBench", "5338154", "VoiceBench/src/evaluator/mcq.py"),
     "voicebench_harm": ("MatthewCYM/VoiceBench", "5338154", "VoiceBench/src/evaluator/harm.py"),
+    "ifeval": ("MatthewCYM/VoiceBench", "5338154", "VoiceBench/src/evaluator/ifeval.py"),
     "whisper": ("openai/whisper", "v20250625", "whisper/whisper/normalizers/english.py"),
 }
 Row = dict[str, Any]
@@ -108,6 +110,17 @@ def voicebench_harm(script: Path) -> Iterator[Row]:
     return ({"reply": reply, "refused": evaluator.evaluate_single(reply)} for reply in replies)
 
 
+def ifeval(script: Path) -> Iterator[Row]:
+    """Kept strictly, and loosely. Languages are told with the fixed seed that we use."""
+    module = _evaluator(script)
+    importlib.import_module("langdetect").DetectorFactory.seed = 0
+    for name, wanted, reply in instruction_cases():
+        row = {"key": 1, "instruction_id_list": [name], "prompt": "p", "kwargs": [wanted], "response": reply}
+        found = module.IFEvaluator().evaluate([row])
+        yield {"name": name, "kwargs": wanted, "reply": reply, "strict": bool(found["strict-prompt"]),
+               "loose": bool(found["loose-prompt"])}  # fmt: skip
+
+
 def _evaluator(script: Path) -> ModuleType:
     """A module of VoiceBench's package, without the others, which want a network."""
     package = ModuleType("voicebench")
@@ -131,6 +144,7 @@ MAKERS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "spokenmqa": spokenmqa,
     "voicebench_mcq": voicebench_mcq,
     "voicebench_harm": voicebench_harm,
+    "ifeval": ifeval,
     "whisper": whisper,
 }
 
