@@ -1,4 +1,4 @@
-"""`audio-r1 eval score`: the replies of a run scored again, without the model, as `eval run` does in the end."""
+"""`audio-r1 eval score`: the replies of a run scored again, without the model. `eval run` ends with it too."""
 
 from __future__ import annotations
 

@@ -33,7 +33,9 @@ class Result:
     """One reply, or why there is none.
 
     budget: tokens of reasoning after which it was closed, FULL: none. control: what was heard in the place of
-    the sound. ids: as sampled, the stop token too. finish: stop, budget, loop, length or error.
+    the sound. ids: as sampled, the stop token too; behind a reasoning that was cut those of the answer, none
+    where a reply ended within its budget. finish: stop, budget, loop, length or error. thinking_tokens: without
+    the closing tag, which is counted with the answer.
     """
 
     uid: str
@@ -54,7 +56,7 @@ class Result:
     prompt_sha256: str = ""
     audio_sha256: str = ""
     seed: int | None = None
-    seconds: float = 0.0  # prefill and decoding, of this row alone
+    seconds: float = 0.0  # since the row before it: their sum is what the run took
     error: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
 

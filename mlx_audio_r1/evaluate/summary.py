@@ -154,7 +154,7 @@ def _counts(part: Table) -> dict[str, Any]:
         "finish": dict(sorted(ended.items())),
         "thinking_tokens": _spread([r.thinking_tokens for r in said]),
         "answer_tokens": _spread([r.answer_tokens for r in said]),
-        "tokens": sum(r.thinking_tokens + r.answer_tokens for r in part.results),
+        "tokens": sum(len(r.ids) for r in part.results),  # a reasoning cut at a budget was written once
         "prompt_tokens": sum(r.prompt_tokens for r in part.results),
         "audio_seconds": math.fsum(r.audio_seconds for r in plain),
         "seconds": math.fsum(r.seconds for r in part.results),

@@ -107,11 +107,13 @@ def _trend(part: Table, primary: str, given: Sequence[int]) -> dict[str, Any]:
 
 def controls(part: Table, primary: str) -> dict[str, Any]:
     """What is left where the sound is another. difference: true - control, paired. contribution: of what could
-    be gained, the share the sound gives. flips: of answers that changed. {} where no control was asked for."""
-    real, read = part.by_item(primary), part.by_item(resolver(part))
+    be gained, the share the sound gives. flips: of answers that changed. Controls that think less are compared
+    with the true sound under the same budget. {} where no control was asked for."""
     found = {}
-    for name in sorted({row.control for row in part.rows} - {REAL}):
-        other, changed = part.by_item(primary, control=name), part.by_item(resolver(part), control=name)
+    for control, at in sorted({(row.control, row.budget) for row in part.rows if row.control != REAL}):
+        name = control if at == FULL else f"{control}, {at:,} tokens"
+        real, other = (part.by_item(primary, at, heard) for heard in (REAL, control))
+        read, changed = (part.by_item(resolver(part), at, heard) for heard in (REAL, control))
         uids = sorted(real.keys() & other.keys())
         if uids:
             flips = [x.parsed != y.parsed for u in uids for x, y in zip(read[u], changed[u], strict=False)]

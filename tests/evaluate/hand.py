@@ -25,6 +25,7 @@ def item(number, *, gold=1, bench="mmau", sound="a.wav", **groups):
 
 def result(number, answer="B. drum", *, bench="mmau", sample=0, budget=FULL, control=REAL, tokens=10, **more):
     return Result(f"{bench}:{number}", bench, sample=sample, budget=budget, control=control, answer=answer,
+                  ids=tuple(range(tokens + 3)),
                   thinking=f"Item {number} beats.", thinking_tokens=tokens, answer_tokens=3, seconds=0.5,
                   prompt_tokens=40, audio_seconds=2.0, **more)  # fmt: skip
 
