@@ -448,3 +448,11 @@ def test_sentences_and_capitals_by_hand(name, wanted, reply, kept):
 def test_an_instruction_that_cannot_be_checked_is_said(name, wanted, said):
     with pytest.raises(EvaluationError, match=said):
         value("voicebench.ifeval", "x", instruction_item((name, wanted)))
+
+
+def test_questions_of_another_kind_are_left_out():
+    judged = Item("u", (), Judged(("x",)))
+    assert [value(name, "x", judged) for name in ("mcq.resolve", "num.resolve", "label.resolve", "world")] == [
+        None
+    ] * 4
+    assert value("num.resolve", "bell", choice_item({"choices": ["bell", "drum"], "gold": 0})) is None
