@@ -1,9 +1,9 @@
 """The replies of a run, put before a judge: every scorer that needs one, each reply once, whatever is killed.
 
-    judged = judge_run(Path("out"), JudgeConfig("https://host/v1", "gpt-4o-mini"), api_key)
-    judged.waiting                            # replies of people that are still to come (JudgeConfig("file"))
+    judged = judge_replies(items, read_results(out), out, JudgeConfig("https://host/v1", "gpt-4o"), api_key)
+    judged.waiting                            # verdicts of people that are still to come (JudgeConfig("file"))
+    rows = with_judged(rows, judged)          # each score says in `how` who judged, and in whose words
 
-    DIR/scores.jsonl          has the judges' scores beside the rules', each with who judged in `how`
     DIR/judge.json            who judged, in whose words, how much was asked, waits, could not be read
     DIR/judge_cache.jsonl     or judge_requests.jsonl and judge_responses.jsonl: see `judges.judge`
 
@@ -24,8 +24,8 @@ from mlx_audio_r1.errors import EvaluationError
 from mlx_audio_r1.evaluate.bench import Bench
 from mlx_audio_r1.evaluate.benches import BENCHES, bench
 from mlx_audio_r1.evaluate.judge_words import OURS, Words, item_words
-from mlx_audio_r1.evaluate.results import FULL, ITEMS, REAL, RESULTS, Key, Result, ResultFile
-from mlx_audio_r1.evaluate.score_rows import ScoreRow, read_scores, score_row, write_scores
+from mlx_audio_r1.evaluate.results import FULL, REAL, RESULTS, Key, Result, ResultFile
+from mlx_audio_r1.evaluate.score_rows import ScoreRow
 from mlx_audio_r1.evaluate.scorers import SCORERS
 from mlx_audio_r1.evaluate.scorers import scorer as scorer_of
 from mlx_audio_r1.evaluate.scorers.judged_reading import UNREADABLE
@@ -33,7 +33,6 @@ from mlx_audio_r1.evaluate.scoring import JudgeScorer, Score
 from mlx_audio_r1.files import write_file
 from mlx_audio_r1.judges.judge import JudgeConfig, open_judge
 from mlx_audio_r1.tasks.item import Item
-from mlx_audio_r1.tasks.item_files import read_items
 
 REPORT = "judge.json"
 UNNAMED = "a judge they do not name"
@@ -94,27 +93,6 @@ class _Case:
         return self.scorer.read(self.item, self.result.reply, replies)
 
 
-def judge_run(
-    folder: Path,
-    config: JudgeConfig,
-    api_key: str | None = None,
-    words: Mapping[str, Words] | None = None,
-    tell: Telling = lambda *_: None,
-) -> Judging:
-    """Judge a run's replies and write its scores.jsonl anew. words: by scorer, where a file of them was given.
-
-    Raises EvaluationError where the folder is of no run, JudgeError, DiskError.
-    """
-    items = {item.uid: item for item in read_items(folder / ITEMS)}
-    judged = judge_replies(items, read_results(folder), folder, config, api_key, words, tell)
-    rows = {row.key: row for row in read_scores(folder)} if (folder / "scores.jsonl").exists() else {}
-    results = {result.key: result for result in read_results(folder)}
-    for key in judged.scores:
-        rows.setdefault(key, score_row(results[key], {}))
-    write_scores(folder, with_judged(rows.values(), judged))
-    return judged
-
-
 def judge_replies(
     items: Mapping[str, Item],
     results: Iterable[Result],
@@ -124,7 +102,10 @@ def judge_replies(
     words: Mapping[str, Words] | None = None,
     tell: Telling = lambda *_: None,
 ) -> Judging:
-    """Ask the judge about all that its scorers want to know. Writes judge.json and the judge's files."""
+    """Ask the judge about all that its scorers want to know; judge.json and the judge's files go to `folder`.
+
+    words: by scorer, where a file of the authors' was given. Raises JudgeError, DiskError.
+    """
     cases = [case for result in results for case in _cases(result, items, words or {})]
     total, done = sum(len(case.prompts) * case.scorer.raters for case in cases), 0
     for group in _groups(cases):

@@ -10,9 +10,14 @@ from mlx_audio_r1.evaluate.bench import Bench
 BENCHES: dict[str, str] = {  # name -> module below this package, with :attribute where it has several
     "mmau": "mmau", "mmsu": "mmsu", "mmar": "mmar", "big-bench-audio": "bba", "spoken-mqa": "spoken_mqa",
     "wildspeech": "wildspeech", "step-caption": "step_caption", "step-spqa": "step_spqa",
-    "step-dialogue": "step_dialogue", "audio-mc": "audio_mc", "mmau-pro": "mmau_pro",
+    "step-dialogue": "step_dialogue", "audio-mc": "audio_mc",
+    "mmau-pro": "mmau_pro:CHOICES", "mmau-pro-open": "mmau_pro:OPEN",
+    "mmau-pro-instructions": "mmau_pro:INSTRUCTIONS",
+   
     "air-bench-foundation": "air_bench:FOUNDATION", "air-bench-chat": "air_bench:CHAT",
-    "voicebench": "voicebench", "uro-bench": "uro_bench",
+    "voicebench-open": "voicebench:OPEN", "voicebench-qa": "voicebench:QA", "voicebench-mcq": "voicebench:MCQ",
+    "voicebench-bbh": "voicebench:BBH", "voicebench-ifeval": "voicebench:IFEVAL",
+    "voicebench-harm": "voicebench:HARM", "uro-bench": "uro_bench:ANSWERS", "uro-repeat": "uro_bench:REPEAT",
     "asr": "asr:ENGLISH", "asr-zh": "asr:CHINESE", "asr-mixed": "asr:MIXED",
     "acoustic-world": "acoustic_world", "self-cognition": "self_cognition", "generic": "generic",
 }  # fmt: skip

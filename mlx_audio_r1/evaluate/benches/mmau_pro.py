@@ -1,13 +1,14 @@
-"""MMAU-Pro: 5,305 questions with one sound or several of up to ten minutes: choices, open ones, instructions.
+"""MMAU-Pro: 5,305 questions with one sound or several of up to ten minutes: three benchmarks, by their scoring.
 
-Read is test.parquet with the unpacked data.zip. The surprises: a question's sounds are a list; and the official
-script chooses the option nearest to the reply by an embedding model of 7 billion parameters, for which our
-resolver stands in, so its number is not the official one.
+Read is test.parquet with the unpacked data.zip; each takes its own: choices, open questions, instructions. The
+surprises: a question's sounds are a list; and the official script chooses the option nearest to the reply by
+an embedding model of 7 billion parameters. Our resolver stands in for it; its number is not the official one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +21,23 @@ from mlx_audio_r1.tasks.judged import Judged
 
 COLUMNS = ("id", "audio_path", "question", "answer", "choices", "category")
 GROUPS = {"category": "category", "length_type": "length"}
-KINDS = {"open": "open", "instruction following": "instruction"}  # category -> kind; all others are choices
-CHOICE = "choice"
+CHOICE, OPEN_ONE, INSTRUCTION = "choice", "open", "instruction"
+KINDS = {"open": OPEN_ONE, "instruction following": INSTRUCTION}  # category -> kind; all others are choices
+COUNTS = {OPEN_ONE: 215, INSTRUCTION: 87, CHOICE: 5305 - 215 - 87}
 
 
-def read(path: Path) -> Iterator[Question]:
-    """The questions of a download. Raises EvaluationError."""
+def read(path: Path, kind: str) -> Iterator[Question]:
+    """The questions of this kind in a download. Raises EvaluationError."""
     files = parquet_files(path)
     if not files:
         raise EvaluationError(f"{path}: no parquet file in it; give the folder with test.parquet and data/")
     for file in files:
         for row in read_parquet(file, COLUMNS):
-            yield _question(row, file.parent)
+            if KINDS.get(row.text("category").strip().lower(), CHOICE) == kind:
+                yield _question(row, kind, file.parent)
 
 
-def _question(row: Row, folder: Path) -> Question:
-    kind = KINDS.get(row.text("category").strip().lower(), CHOICE)
+def _question(row: Row, kind: str, folder: Path) -> Question:
     listed = not isinstance(row.value("audio_path"), str) or row.text("audio_path").startswith("[")
     paths = row.texts("audio_path") if listed else (row.text("audio_path"),)
     if not paths:
@@ -46,10 +48,9 @@ def _question(row: Row, folder: Path) -> Question:
         text=row.text("question"),
         sounds=tuple(locate(folder, path, "data") for path in paths),
         target=target,
-        groups={**groups_of(row, GROUPS), "kind": kind, "sounds": "several" if len(paths) > 1 else "one"},
+        groups={**groups_of(row, GROUPS), "sounds": "several" if len(paths) > 1 else "one"},
         chance=chance,
-        ref={"transcript": row.values.get("transcription") if kind == "instruction" else None},
-        extra={"kind": kind, **_instruction(row)},
+        extra=_instruction(row),
     )
 
 
@@ -67,15 +68,23 @@ def _instruction(row: Row) -> dict[str, Any]:
     return {name: row.values[name] for name in ("task_identifier", "kwargs") if row.values.get(name)}
 
 
-BENCH = Bench(
-    name="mmau-pro",
-    title="MMAU-Pro",
-    read=read,
-    profiles=(step_profile("mmau"), *OTHER_CHOICES),
-    scorers=("mcq.resolve", "mmaupro.open", "mmaupro.open_strict"),
-    expected={"": {"": 5305}},
-    judge="Qwen2.5-7B-Instruct",
-    license="CC-BY-NC-4.0",
-    group_by=("kind", "category", "length", "sounds"),
-    source="hub data set gamma-lab-umd/MMAU-Pro: test.parquet, and data.zip unpacked beside it",
-)
+def _bench(name: str, title: str, kind: str, scorers: tuple[str, ...], judge: str = "") -> Bench:
+    choices = kind == CHOICE
+    return Bench(
+        name=name,
+        title=title,
+        read=partial(read, kind=kind),
+        profiles=(step_profile("mmau"), *OTHER_CHOICES) if choices else (step_profile("mmau-pro"),),
+        scorers=scorers,
+        expected={"": {"": COUNTS[kind]}},
+        judge=judge,
+        license="CC-BY-NC-4.0",
+        group_by=("category", "length", "sounds"),
+        source="hub data set gamma-lab-umd/MMAU-Pro: test.parquet, and data.zip unpacked beside it",
+    )
+
+
+CHOICES = _bench("mmau-pro", "MMAU-Pro, choices", CHOICE, ("mcq.resolve",))
+OPEN = _bench("mmau-pro-open", "MMAU-Pro, open questions", OPEN_ONE, ("mmaupro.open", "mmaupro.open_strict"),
+              "Qwen2.5-7B-Instruct")  # fmt: skip
+INSTRUCTIONS = _bench("mmau-pro-instructions", "MMAU-Pro, instructions", INSTRUCTION, ("mmaupro.instructions",))

@@ -1,13 +1,15 @@
 """URO-Bench: spoken questions in forty sets, English and Chinese, two levels; a judge, or an error rate.
 
-Read is the test.jsonl of each set; give one set or the folder of all. The surprise: sets whose answer has to be
+Read is the test.jsonl of each set; give one set or the folder of all. `uro-repeat` has the two sets that are
+repeated word for word, `uro-bench` those that a judge marks. The surprise: sets whose answer has to be
 heard (GenEmotion, SRT) and those of several rounds, which want the model's own replies between, are not read;
 what is left can be answered in text, but was made for answers in speech.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from mlx_audio_r1.evaluate.rows import Row, locate, read_json
 from mlx_audio_r1.tasks.judged import Judged
 from mlx_audio_r1.tasks.wording import Wording
 
-FILE = "test.jsonl"
+FILE, REPEATED = "test.jsonl", "wer"
 SETS = {  # name -> (how it is scored, level, how many there are)
     "AlpacaEval": ("open", "basic", 199), "CommonEval": ("open", "basic", 200),
     "WildchatEval": ("open", "basic", 349), "StoralEval": ("semi-open", "basic", 201),
@@ -41,13 +43,14 @@ UNREAD = ("GenEmotion-en", "GenEmotion-zh", "SRT-en", "SRT-zh", "MtBenchEval-en"
 ABOUT = {"gs": "style", "ue": "emotion", "ml": "requirement"}  # mode -> the column that tells a judge more
 
 
-def read(path: Path) -> Iterator[Question]:
-    """The questions of a download. Raises EvaluationError."""
+def read(path: Path, modes: Container[str]) -> Iterator[Question]:
+    """The questions of a download that are scored in one of these ways. Raises EvaluationError."""
     files = [path] if path.is_file() else sorted(path.rglob(FILE))
-    known = [file for file in files if file.parent.name in SETS]
+    known = [f for f in files if f.parent.name in SETS and SETS[f.parent.name][0] in modes]
     if not known:
         unread = [file.parent.name for file in files if file.parent.name in UNREAD]
-        why = f"{unread[0]} is answered by voice or in several rounds" if unread else f"no SET/{FILE} in it"
+        missing = f"no SET/{FILE} of this benchmark in it"
+        why = f"{unread[0]} is answered by voice or in several rounds" if unread else missing
         raise EvaluationError(f"{path}: {why}; give the folder of URO-Bench, or of a set like Gsm8kEval")
     for file in known:
         for number, row in enumerate(read_json(file)):
@@ -74,20 +77,26 @@ def _target(row: Row, mode: str, lang: str) -> Any:
     texts = row.texts("target_text") if isinstance(row.values.get("target_text"), list) else (
         (row.text("target_text"),) if row.has("target_text") else (row.text("source_text"),)
     )  # fmt: skip
-    if mode == "wer":
+    if mode == REPEATED:
         return Wording(texts, "cer" if lang == "zh" else "wer")
     return Judged(texts)
 
 
-BENCH = Bench(
-    name="uro-bench",
-    title="URO-Bench, in text",
-    read=read,
-    profiles=(step_profile("uro-bench", order=(AUDIO,)),),
-    scorers=("uro.judge", "world"),
-    expected={"set": {name: count for name, (_, _, count) in SETS.items()}},
-    judge="gpt-4o-mini",
-    license="MIT",
-    group_by=("language", "level", "mode", "set"),
-    source="hub data set Honggao/URO-Bench: URO-Bench-data.zip, unpacked",
-)
+def _bench(name: str, title: str, modes: Container[str], scorers: tuple[str, ...], judge: str = "") -> Bench:
+    return Bench(
+        name=name,
+        title=title,
+        read=partial(read, modes=modes),
+        profiles=(step_profile("uro-bench", order=(AUDIO,)),),
+        scorers=scorers,
+        expected={"set": {one: count for one, (mode, _, count) in SETS.items() if mode in modes}},
+        judge=judge,
+        license="MIT",
+        group_by=("language", "level", "mode", "set"),
+        source="hub data set Honggao/URO-Bench: URO-Bench-data.zip, unpacked",
+    )
+
+
+ANSWERS = _bench("uro-bench", "URO-Bench, in text", {mode for mode, _, _ in SETS.values()} - {REPEATED},
+                 ("uro.judge",), "gpt-4o-mini")  # fmt: skip
+REPEAT = _bench("uro-repeat", "URO-Bench, repeating", {REPEATED}, ("uro.repeat",))

@@ -1,14 +1,15 @@
-"""VoiceBench: spoken questions: open, with a reference, with choices, of reasoning, with instructions, harmful.
+"""VoiceBench: spoken questions of six kinds, a benchmark each, because each is scored in another way.
 
-Read are the parquet files, a folder for each subset; give one, or the folder of all. The surprises: options are
-spoken, so a choice is between letters; `alpacaeval` is a part of `alpacaeval_full`; sd-qa has a split for each
-accent; and mtbench, whose turns are of another layout, is not read.
+Read are the parquet files, a folder for each subset; give one, or the folder of all, of which each benchmark
+takes its own. The surprises: options are spoken, so a choice is between letters; `alpacaeval` is a part of
+`alpacaeval_full`; sd-qa has a split for each accent; and mtbench, of another layout, is not read.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,45 +26,42 @@ from mlx_audio_r1.tasks.judged import Judged
 from mlx_audio_r1.tasks.reply import Reply
 
 COLUMNS = ("audio", "prompt")
-SUBSETS = {  # name -> (what its questions are, how many there are)
-    "alpacaeval": ("open", 199), "alpacaeval_full": ("open", 636), "commoneval": ("open", 200),
-    "wildvoice": ("open", 1000), "openbookqa": ("mcq", 455), "mmsu": ("mcq", 3074), "sd-qa": ("qa", 553),
-    "ifeval": ("ifeval", 345), "bbh": ("bbh", 1000), "advbench": ("harm", 520),
-}  # fmt: skip
-UNREAD = "mtbench"
+SUBSETS = {  # kind -> subset -> how many there are
+    "open": {"alpacaeval": 199, "alpacaeval_full": 636, "commoneval": 200, "wildvoice": 1000},
+    "qa": {"sd-qa": 553},
+    "mcq": {"openbookqa": 455, "mmsu": 3074},
+    "bbh": {"bbh": 1000},
+    "ifeval": {"ifeval": 345},
+    "harm": {"advbench": 520},
+}
+IN_EXTRA = ("id", "reference", "prompt", "instruction_id_list", "kwargs")  # columns that rules read
 LETTERS = ("A", "B", "C", "D")
 Target = tuple[Any, float]  # with what a blind guess scores
 
 
-def read(path: Path) -> Iterator[Question]:
-    """The questions of a download. Raises EvaluationError."""
-    files = [file for file in parquet_files(path) if UNREAD not in _names(file)]
+def read(path: Path, kind: str) -> Iterator[Question]:
+    """The questions of this kind in a download. Raises EvaluationError."""
+    files = [(file, subset) for file in parquet_files(path) if (subset := subset_of(file)) in SUBSETS[kind]]
     if not files:
-        raise EvaluationError(f"{path}: no parquet file of a subset in it; give the folder of VoiceBench, or "
-                              f"one of {', '.join(SUBSETS)}")  # fmt: skip
+        raise EvaluationError(f"{path}: no parquet file below a folder called {' or '.join(SUBSETS[kind])}; "
+                              "give that folder, or the one of all")  # fmt: skip
     numbers: dict[tuple[str, str], int] = defaultdict(int)
-    for file in files:
-        subset, split = subset_of(file), split_of(file)
+    for file, subset in files:
+        split = split_of(file)
         for row in read_parquet(file, COLUMNS):
-            yield _question(row, subset, split, numbers[subset, split], file.parent)
+            yield _question(row, kind, (subset, split), numbers[subset, split], file.parent)
             numbers[subset, split] += 1
 
 
 def subset_of(file: Path) -> str:
-    """By the names of the file and of the folders it lies in."""
-    found = [name for name in _names(file) if name in SUBSETS]
-    if not found:
-        raise EvaluationError(f"{file}: of no subset; its folder should be called {', '.join(SUBSETS)}")
-    return found[0]
+    """The name of the folder it lies in, or what its own begins with."""
+    known = {subset for subsets in SUBSETS.values() for subset in subsets}
+    names = (file.parent.name, file.parent.parent.name, split_of(file), split_of(file).rpartition("-")[0])
+    return next((name for name in names if name in known), "")
 
 
-def _names(file: Path) -> list[str]:
-    stem = split_of(file)
-    return [file.parent.name, file.parent.parent.name, stem, stem.rpartition("-")[0]]
-
-
-def _question(row: Row, subset: str, split: str, number: int, folder: Path) -> Question:
-    kind, _ = SUBSETS[subset]
+def _question(row: Row, kind: str, place: tuple[str, str], number: int, folder: Path) -> Question:
+    subset, split = place
     target, chance = TARGETS[kind](row)
     kept = {name: value for name, value in row.values.items() if name != "audio"}
     return Question(
@@ -75,7 +73,7 @@ def _question(row: Row, subset: str, split: str, number: int, folder: Path) -> Q
         split=split,
         chance=chance,
         ref={"transcript": row.text("prompt")},
-        extra={"kind": kind, "row": kept, "reference": kept.get("reference")},
+        extra={"row": kept, **{name: kept[name] for name in IN_EXTRA if kept.get(name) is not None}},
     )
 
 
@@ -117,16 +115,25 @@ def _predictions(items: Iterable[Item], replies: Mapping[str, Reply]) -> dict[st
     return {name: json_lines(found) for name, found in rows.items()}
 
 
-BENCH = Bench(
-    name="voicebench",
-    title="VoiceBench",
-    read=read,
-    profiles=(step_profile("voicebench", order=(AUDIO,)),),
-    scorers=("voicebench.open", "voicebench.qa", "mcq.resolve"),
-    expected={"subset": {name: count for name, (_, count) in SUBSETS.items()}},
-    judge="gpt-4o-mini",
-    license="Apache-2.0",
-    predictions=_predictions,
-    group_by=("subset", "split"),
-    source="hub data set hlt-lab/voicebench: its folders of parquet files",
-)
+def _bench(kind: str, title: str, scorers: tuple[str, ...], judge: str = "") -> Bench:
+    return Bench(
+        name=f"voicebench-{kind}",
+        title=f"VoiceBench, {title}",
+        read=partial(read, kind=kind),
+        profiles=(step_profile("voicebench", order=(AUDIO,)),),
+        scorers=scorers,
+        expected={"subset": SUBSETS[kind]},
+        judge=judge,
+        license="Apache-2.0",
+        predictions=_predictions,
+        group_by=("subset", "split"),
+        source="hub data set hlt-lab/voicebench: its folders of parquet files",
+    )
+
+
+OPEN = _bench("open", "open questions", ("voicebench.open",), "gpt-4o-mini")
+QA = _bench("qa", "questions with a reference", ("voicebench.qa",), "gpt-4o-mini")
+MCQ = _bench("mcq", "multiple choice", ("voicebench.mcq", "mcq.resolve"))
+BBH = _bench("bbh", "reasoning", ("voicebench.bbh", "world"))
+IFEVAL = _bench("ifeval", "instructions", ("voicebench.ifeval",))
+HARM = _bench("harm", "refusals", ("voicebench.harm",))

@@ -41,6 +41,7 @@ SCORERS: dict[str, str] = {
     "audiomc.judge": "judged_audiomc:APR",
     "audiomc.ars": "judged_audiomc:ARS",
     "mmar.rubrics": "judged_mmar:RUBRICS",
+    "mmaupro.instructions": "mmaupro_instructions:FOLLOWED",
     "mmaupro.open": "judged_mmaupro:JUDGE",
     "mmaupro.open_strict": "judged_mmaupro:STRICT",
     "airbench.chat": "judged_airbench:CHAT",

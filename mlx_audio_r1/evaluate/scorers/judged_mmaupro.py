@@ -4,8 +4,8 @@
     mmaupro.open_strict    the same marks; a reply without all of them is worth nothing
 
 The surprises, both official: an overall mark of exactly 3 is replaced by the mean of the four, and a mark in
-brackets or behind stars is not found. Closed questions and instructions are not counted by either.
-Needs of an item: extra["kind"] "open", a Judged with the answer.
+brackets or behind stars is not found.
+Needs of an item: a Judged with the answer.
 Source: sonalkum/MMAUPro evaluate_mmau_pro_comprehensive.py.
 """
 
@@ -22,12 +22,10 @@ from mlx_audio_r1.tasks.item import Item
 from mlx_audio_r1.tasks.reply import Reply
 
 BEST, UNFOUND = 5, 3.0
-OPEN = "open"
 CONTEXT = "general open-ended question answering"  # what the script says of every open question
 CRITERIA = {name: re.compile(rf"{name}:\s*(\d+)", re.IGNORECASE)
             for name in ("correctness", "relevance", "completeness", "clarity")}  # fmt: skip
 _OVERALL = re.compile(r"OVERALL:\s*(\d+(?:\.\d+)?)", re.IGNORECASE)
-_ELSEWHERE = Score(None, None, "not an open question")
 WORDS = Words(
     "Mark an answer, from 1 to 5.\n\nQuestion: {question}\n\nReference: {reference_answer}\n\nAnswer: "
     "{model_response}\n\nWrite five lines, each with a mark and why:\nCORRECTNESS: n - why\n"
@@ -36,8 +34,6 @@ WORDS = Words(
 
 
 def prompts(item: Item, reply: Reply, words: Words) -> list[str]:
-    if item.extra.get("kind") != OPEN:
-        return []
     fields = {"{context}": CONTEXT, "{question}": asked(item), "{reference_answer}": references(item)[0],
               "{model_response}": reply.answer}  # fmt: skip
     return [filled(words.user, fields)]
@@ -51,8 +47,6 @@ def marks_of(text: str) -> dict[str, float]:
 
 
 def official(item: Item, reply: Reply, replies: Sequence[str]) -> Score:
-    if not replies:
-        return _ELSEWHERE
     marks = marks_of(replies[0])
     overall = marks.get("overall", UNFOUND)
     if overall == UNFOUND:
@@ -63,8 +57,6 @@ def official(item: Item, reply: Reply, replies: Sequence[str]) -> Score:
 
 
 def strict(item: Item, reply: Reply, replies: Sequence[str]) -> Score:
-    if not replies:
-        return _ELSEWHERE
     marks = marks_of(replies[0])
     if len(marks) <= len(CRITERIA):
         return no_score()

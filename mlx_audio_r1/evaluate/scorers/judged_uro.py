@@ -36,9 +36,9 @@ WORDS = Words(parts=MODES)
 
 
 def prompts(item: Item, reply: Reply, words: Words) -> list[str]:
-    mode = item.extra.get("mode")
-    if mode not in MODES or not reply.answer.strip():
+    if not reply.answer.strip():
         return []
+    mode = item.extra["mode"]
     fields = {"{question}": asked(item), "{answer}": reply.answer, "{reference}": " / ".join(references(item))}
     if mode in ABOUT:
         fields[f"{{{ABOUT[mode]}}}"] = str(item.extra.get("about") or "")
@@ -46,12 +46,9 @@ def prompts(item: Item, reply: Reply, words: Words) -> list[str]:
 
 
 def read(item: Item, reply: Reply, replies: Sequence[str]) -> Score:
-    mode = item.extra.get("mode")
-    if mode not in MODES:
-        return Score(None, None, "a rule scores this set")
     if not replies:
         return Score(0.0, None, "empty")
-    if mode != QA:
+    if item.extra["mode"] != QA:
         return mean_mark(replies)
     told = [said(text) for text in replies]
     missing = sum(one not in ("Yes", "No") for one in told)

@@ -5,7 +5,8 @@
 
 The surprise: "Yes." is not "yes" to the official script, which compares the whole reply; and where a mark is no
 number it stops, while here that reply is counted as unreadable and the others are averaged.
-Needs of an item: extra["kind"], ref["transcript"]. Source: MatthewCYM/VoiceBench api_judge.py, src/evaluator.
+Needs of an item: ref["transcript"], for sd-qa a reference.
+Source: MatthewCYM/VoiceBench api_judge.py, src/evaluator.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from mlx_audio_r1.tasks.item import Item
 from mlx_audio_r1.tasks.reply import Reply
 
 BEST, RATERS = 5, 3
-OPEN, QA = "open", "qa"
 _RATING = re.compile(r"\[\[(\d+)\]\]")
 OPEN_WORDS = Words(
     "A person asked an assistant aloud. How well does it answer, from 1 (beside the point or wrong) to 5 (to "
@@ -34,19 +34,9 @@ QA_WORDS = Words(
 )
 
 
-def prompts_of(kind: str, item: Item, reply: Reply, words: Words) -> list[str]:
-    if item.extra.get("kind") != kind:
-        return []
+def prompts(item: Item, reply: Reply, words: Words) -> list[str]:
     fields = {"{prompt}": asked(item), "{response}": reply.answer, "{reference}": references(item)[0]}
     return [filled(words.user, fields)]
-
-
-def open_prompts(item: Item, reply: Reply, words: Words) -> list[str]:
-    return prompts_of(OPEN, item, reply, words)
-
-
-def qa_prompts(item: Item, reply: Reply, words: Words) -> list[str]:
-    return prompts_of(QA, item, reply, words)
 
 
 def mark_of(text: str) -> float | None:
@@ -65,12 +55,10 @@ def mean_mark(replies: Sequence[str]) -> Score:
 
 
 def open_read(item: Item, reply: Reply, replies: Sequence[str]) -> Score:
-    return mean_mark(replies) if replies else Score(None, None, "not an open question")
+    return mean_mark(replies)
 
 
 def qa_read(item: Item, reply: Reply, replies: Sequence[str]) -> Score:
-    if not replies:
-        return Score(None, None, "not a question with a reference")
     told = [said(text).lower() for text in replies]
     yes, others = told.count("yes"), Counter(one for one in told if one != "yes")
     verdict = yes > max(others.values(), default=0)
@@ -80,13 +68,13 @@ def qa_read(item: Item, reply: Reply, replies: Sequence[str]) -> Score:
 
 
 OPEN_JUDGE = JudgeScorer(
-    "voicebench.open", "judge's marks", open_prompts, open_read, OPEN_WORDS,
+    "voicebench.open", "judge's marks", prompts, open_read, OPEN_WORDS,
     {"user": "meta_prompt_open", "system": SYSTEM_TURN}, ("{response}",),
     "4dc4907d6762330767bc11e65baaabe50bdce633cb754486132b61d21f1791fe", RATERS, expects="a mark of 1 to 5",
     params=MINI_PARAMS,
 )  # fmt: skip
 QA_JUDGE = JudgeScorer(
-    "voicebench.qa", "judges' majority", qa_prompts, qa_read, QA_WORDS,
+    "voicebench.qa", "judges' majority", prompts, qa_read, QA_WORDS,
     {"user": "meta_prompt_qa", "system": SYSTEM_TURN}, ("{response}",),
     "6619f1250220549a217f1fdd46b6dd44ee48a265e0ab67843aa8974fc41251d4", RATERS, expects="Yes or No",
     params=MINI_PARAMS,
