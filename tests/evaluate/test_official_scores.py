@@ -33,12 +33,32 @@ MAKERS = {  # bench -> (its questions on disk, the name in SCRIPTS)
     "mmar": (lambda path: layouts.mmar_jsonl(path, layouts.mmar_rows(120)), "mmar"),
     "mmsu": (lambda path: layouts.mmsu_jsonl(path, layouts.mmsu_rows(120)), "mmsu"),
     "spoken-mqa": (lambda path: spoken_mqa(path, 80), "spokenmqa"),
+    "air-bench-foundation": (lambda path: air_bench(path, 120), "airbench"),
 }
 
 
 def spoken_mqa(path, n):
     for split in SPLITS:
         layouts.write_parquet(path / "data" / f"{split}.parquet", layouts.spoken_mqa_rows(split, n))
+    return path
+
+
+def air_bench(path, n):
+    """With questions of two and three choices, which have null or nothing for the other letters."""
+    choices = (["bell", "drum", "horn", "flute"], ["yes", "no"], ["high", "low", "neither"])
+    rows = [
+        {
+            "path": f"{k}.wav",
+            "question": f"Which, {k}?",
+            "task_name": f"task{k % 2}",
+            "dataset_name": "made",
+            "uniq_id": k,
+            **dict(zip(("choice_a", "choice_b", "choice_c", "choice_d"), choices[k % 3], strict=False)),
+            "answer_gt": choices[k % 3][k % 2],
+        }
+        for k in range(n)
+    ]
+    layouts.write_json(path / "Foundation_meta.json", rows)
     return path
 
 
