@@ -19,7 +19,7 @@ from mlx_audio_r1.tasks.item import Item
 Told = Mapping[str, Any]  # what the instruction asks for: N, keywords, ...
 Count = Callable[[str], int]
 MOST = 999  # where a range names no upper end
-_SENTENCE = re.compile(r"[^.!?。！？]*[^\s.!?。！？][^.!?。！？]*(?:[.!?。！？]+|$)")  # noqa: RUF001
+_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')]*\s+|(?<=[。！？])")  # noqa: RUF001
 
 
 def rule(reply: str, item: Item) -> Score:
@@ -36,7 +36,7 @@ def words(text: str) -> int:
 
 
 def sentences(text: str) -> int:
-    return len(_SENTENCE.findall(text))
+    return sum(bool(piece.strip()) for piece in _SENTENCE_END.split(text))
 
 
 def paragraphs(text: str) -> int:
@@ -76,8 +76,9 @@ def _between(count: Count) -> Callable[[str, Told], bool]:
     return lambda reply, told: told.get("N1", 0) <= count(reply) <= told.get("N2", MOST)
 
 
-def _listed(told: Told, name: str) -> list[str]:
-    return [word.lower() for word in str(told.get(name, "")).split(", ")]
+def _said(reply: str, told: Told, name: str) -> list[bool]:
+    """Of each of the listed words, whether it is in the reply."""
+    return [word.lower() in reply.lower() for word in str(told.get(name, "")).split(", ")]
 
 
 def _how_often(reply: str, told: Told) -> bool:
@@ -90,8 +91,16 @@ def _sections(reply: str, told: Told) -> bool:
     return sum(bool(part.strip()) for part in parts) == told.get("N", 0)
 
 
-def _letters(text: str, also: str = "") -> str:
-    return re.sub(f"[^a-zA-Z{also}]", "", text).lower()
+def _letters(text: Any, also: str = "") -> str:
+    return re.sub(f"[^a-zA-Z{also}]", "", str(text)).lower()
+
+
+def _starts(reply: str, told: Told) -> bool:
+    return _letters(reply, " ").startswith(_letters(told.get("start_phrase", ""), " "))
+
+
+def _ends(reply: str, told: Told) -> bool:
+    return _letters(reply, " ").endswith(_letters(told.get("end_phrase", ""), " "))
 
 
 def _twice(reply: str, told: Told) -> bool:
@@ -100,8 +109,8 @@ def _twice(reply: str, told: Told) -> bool:
 
 
 RULES: dict[str, Callable[[str, Told], bool]] = {
-    "Include Keywords": lambda reply, told: all(w in reply.lower() for w in _listed(told, "keywords")),
-    "Forbidden Words": lambda reply, told: not any(w in reply.lower() for w in _listed(told, "forbidden_words")),
+    "Include Keywords": lambda reply, told: all(_said(reply, told, "keywords")),
+    "Forbidden Words": lambda reply, told: not any(_said(reply, told, "forbidden_words")),
     "Keyword Frequency": _how_often,
     "Number Paragraphs": _exactly(paragraphs),
     "Number Words (at least)": _at_least(words),
@@ -110,7 +119,7 @@ RULES: dict[str, Callable[[str, Told], bool]] = {
     "Number Sentences (at least)": _at_least(sentences),
     "Number Sentences (at most)": _at_most(sentences),
     "Number Sentences (range)": _between(sentences),
-    "Postscript": lambda reply, told: _letters(str(told.get("postscript_marker", ""))) in _letters(reply),
+    "Postscript": lambda reply, told: _letters(told.get("postscript_marker", "")) in _letters(reply),
     "Number Placeholder": _at_least(placeholders),
     "Number Bullets": _exactly(bullets),
     "Title": lambda reply, told: re.search(r"<<[^>]+>>", reply) is not None,
@@ -123,10 +132,8 @@ RULES: dict[str, Callable[[str, Told], bool]] = {
     "All-capital Words (at least)": _at_least(capitals),
     "All-capital Words (at most)": _at_most(capitals),
     "All-capital Words (range)": _between(capitals),
-    "Start Checker": lambda reply, told: _letters(reply, " ").startswith(
-        _letters(str(told.get("start_phrase", "")), " ")
-    ),
-    "End Checker": lambda reply, told: _letters(reply, " ").endswith(_letters(str(told.get("end_phrase", "")), " ")),
+    "Start Checker": _starts,
+    "End Checker": _ends,
     "Quotation": lambda reply, told: reply.strip().startswith('"') and reply.strip().endswith('"'),
     "No Commas": lambda reply, told: "," not in reply,
 }
