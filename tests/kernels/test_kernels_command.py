@@ -116,6 +116,15 @@ def test_verify_says_right_and_keeps_it(simulation: Simulation, home: Path) -> N
     assert worst["what"].startswith("output") and 0 <= worst["error"] <= worst["bound"] < 1e-5
 
 
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_an_op_verified_whole_is_auto_from_then_on(simulation: Simulation, home: Path) -> None:
+    assert command("--op", "log_mel", "--json").stdout.count('"mode": "off"') == 1
+    assert command("--verify", "--op", "log_mel").exit_code == 0
+    [row] = json.loads(command("--op", "log_mel", "--json").stdout)["ops"]
+    assert row["mode"] == "auto" and row["verified"] is True
+
+
 def test_verify_names_the_case_of_a_wrong_number(simulation: Simulation, home: Path) -> None:
     arguments = ("--verify", "--op", "add_rms_norm", "--case", "33x5-float32", "--case", "33x5-float16")
     assert command(*arguments).exit_code == 0
