@@ -21,8 +21,7 @@ from mlx_audio_r1.batch import SeededSampler
 from mlx_audio_r1.generate import Settings, sampler
 from mlx_audio_r1.kernels.choice import configured
 from mlx_audio_r1.many import sample
-from mlx_audio_r1.models import decode_attention
-from mlx_audio_r1.models.decode_attention import Seen, over_one_stream, over_quantised
+from mlx_audio_r1.models.decode_attention import MEASURED, Seen, over_one_stream, over_quantised
 from mlx_audio_r1.models.kv_cache import BatchCache, Block, RowCache
 from mlx_audio_r1.models.shared_prefix import EXACT, KVFormat, Segment
 from mlx_audio_r1.session import AudioR1
@@ -170,9 +169,9 @@ def test_the_choice_waits_for_nothing(simulation: Simulation, monkeypatch: pytes
         raise AssertionError("computed something")
 
     with configured("on"):
-        assert decode_attention._QUANTISED.runs(*arrays, **options)
+        assert MEASURED["quantised_attention"].runs(*arrays, **options)
         monkeypatch.setattr(mx, "eval", waits)
-        assert decode_attention._QUANTISED.runs(*arrays, **options)
+        assert MEASURED["quantised_attention"].runs(*arrays, **options)
 
 
 # ---- whole replies
