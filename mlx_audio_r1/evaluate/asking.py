@@ -26,11 +26,12 @@ from mlx_audio_r1.jobs.ahead import Ahead
 from mlx_audio_r1.jobs.answers import Answer, Passed, Request, answer
 from mlx_audio_r1.prompt import AudioPart, Message, Segment, Special, render
 from mlx_audio_r1.prompt_cache import PromptCache
+from mlx_audio_r1.reasoning import THINK_CLOSE
 from mlx_audio_r1.reply import Reply
 from mlx_audio_r1.session import AudioR1
 from mlx_audio_r1.tasks.item import Item
 from mlx_audio_r1.tasks.reply import read_reply
-from mlx_audio_r1.tasks.token_kinds import token_kinds
+from mlx_audio_r1.tasks.token_kinds import spelled
 from mlx_audio_r1.tokenizer import Tokenizer
 
 AHEAD_SECONDS = 600.0  # of decoded sound that may wait: 38 MB
@@ -182,8 +183,11 @@ def seed_used(options: Mapping[str, Any], sample: int) -> int | None:
 
 
 def thinking_tokens(tokenizer: Tokenizer, ids: Sequence[int]) -> int:
-    """Tokens of the reasoning, which is the beginning of a reply; those of the closing tag are none of them."""
-    return int(token_kinds(tokenizer, ids).thinking.sum())
+    """Tokens of the reasoning, the beginning of a reply: up to its last word, before the closing tag."""
+    text, spans = spelled(tokenizer, [i for i in ids if i not in tokenizer.stop_ids])
+    reasoning = text.partition(THINK_CLOSE)[0]
+    last = len(reasoning.rstrip())
+    return sum(start < last and end <= len(reasoning) for start, end in spans)
 
 
 def _prompt_sha256(messages: Sequence[Message], wanted: Wanted) -> str:
