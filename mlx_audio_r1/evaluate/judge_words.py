@@ -68,8 +68,8 @@ def words_in(folder: Path) -> dict[str, str] | None:
     """What `item_words` reads, of the prompts folder of a download; None where its files are not there."""
     if not (folder / USER_FILE).is_file():
         return None
-    system = _text(folder / SYSTEM_FILE).strip() if (folder / SYSTEM_FILE).is_file() else ""
-    return {"user": _text(folder / USER_FILE).strip(), "system": system, "source": "its download"}
+    system = prompt_text(folder / SYSTEM_FILE) if (folder / SYSTEM_FILE).is_file() else ""
+    return {"user": prompt_text(folder / USER_FILE), "system": system, "source": "its download"}
 
 
 def words_of(path: Path, scorer: JudgeScorer) -> Words:
@@ -82,7 +82,7 @@ def words_of(path: Path, scorer: JudgeScorer) -> Words:
     elif path.suffix == ".py":
         words = _of_script(path, scorer)
     else:
-        words = Words(_text(path).strip(), scorer.words.system, scorer.words.parts, str(path))
+        words = Words(prompt_text(path), scorer.words.system, scorer.words.parts, str(path))
     texts = [words.user, *words.parts.values()]
     if scorer.must and not any(mark in text for text in texts for mark in scorer.must):
         raise EvaluationError(f"{path}: a prompt for {scorer.name} needs {' or '.join(scorer.must)}, "
@@ -94,7 +94,7 @@ def _of_script(path: Path, scorer: JudgeScorer) -> Words:
     if not scorer.names:
         raise EvaluationError(f"{path}: no script has the prompt of {scorer.name}; give it as a text file")
     try:
-        assigned = assigned_texts(_text(path))
+        assigned = assigned_texts(prompt_text(path))
     except (SyntaxError, ValueError) as error:
         raise EvaluationError(f"{path}: is no Python that can be read ({error})") from None
     texts = {}
@@ -141,12 +141,13 @@ def _piece(node: Any) -> str:
     return str(node.value) if isinstance(node, ast.Constant) else "{" + ast.unparse(node.value) + "}"
 
 
-def _text(path: Path) -> str:
+def prompt_text(path: Path) -> str:
+    """A file of words, without space around them. Raises EvaluationError."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "not UTF-8"
         raise EvaluationError(f"{path}: cannot be read ({why})") from None
     if not text.strip():
-        raise EvaluationError(f"{path}: is empty; it should be a judge's prompt")
-    return text
+        raise EvaluationError(f"{path}: is empty; it should be a prompt")
+    return text.strip()

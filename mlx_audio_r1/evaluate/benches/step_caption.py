@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_audio_r1.evaluate.bench import AUDIO, TEXT, Bench, Profile, Question
-from mlx_audio_r1.evaluate.judge_words import IN_REF, words_in
+from mlx_audio_r1.evaluate.judge_words import IN_REF, prompt_text, words_in
 from mlx_audio_r1.evaluate.profiles import STEP_SETTINGS, step_profile
 from mlx_audio_r1.evaluate.rows import Row, find, found, locate, read_json
 from mlx_audio_r1.tasks.judged import Judged
@@ -39,7 +39,7 @@ def pinned(path: Path) -> Path | None:
 def question_in(folder: Path) -> str:
     """What is asked of every recording."""
     file = find(folder, (QUESTION,), f"the folder with {QUESTION}, which has the question")
-    return file.read_text(encoding="utf-8-sig").strip()
+    return prompt_text(file)
 
 
 def _question(row: Row, text: str, judge: Mapping[str, str] | None, folder: Path) -> Question:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mlx_audio_r1.evaluate.bench import AUDIO, TEXT, Bench, Profile, Question
-from mlx_audio_r1.evaluate.judge_words import IN_REF, words_in
+from mlx_audio_r1.evaluate.judge_words import IN_REF, prompt_text, words_in
 from mlx_audio_r1.evaluate.profiles import STEP_SETTINGS, step_profile
 from mlx_audio_r1.evaluate.rows import Row, find, found, groups_of, locate, read_json
 from mlx_audio_r1.tasks.judged import Judged
@@ -25,7 +25,7 @@ def read(path: Path) -> Iterator[Question]:
     """The questions of a download. Raises EvaluationError."""
     file = find(path, JSON_FILES, WANTED)
     judge, place = words_in(file.parent / "prompts"), file.parent / TEMPLATE
-    template = place.read_text(encoding="utf-8-sig").strip() if place.is_file() else MARK
+    template = prompt_text(place) if place.is_file() else MARK
     for row in read_json(file):
         yield _question(row, template, {IN_REF: judge} if judge else {}, file.parent)
 

@@ -6,12 +6,13 @@ that were asked 500 and 550 questions, so the kinds are shown one by one, and ei
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from mlx_audio_r1.errors import EvaluationError
 from mlx_audio_r1.evaluate.bench import AUDIO, TEXT, Bench, Question
-from mlx_audio_r1.evaluate.judge_words import IN_REF
+from mlx_audio_r1.evaluate.judge_words import IN_REF, prompt_text
 from mlx_audio_r1.evaluate.profiles import step_profile
 from mlx_audio_r1.evaluate.rows import Row, find, found, locate, read_json
 from mlx_audio_r1.tasks.judged import Judged
@@ -39,11 +40,11 @@ def judge_prompts(folder: Path) -> dict[str, str]:
     """kind -> what a judge is asked, {} where the download has no prompts."""
     if not (folder / MAP).is_file():
         return {}
-    names = next(iter(read_json(folder / MAP)), Row("", {})).values
-    missing = [str(name) for name in names.values() if not (folder / str(name)).is_file()]
-    if missing:
-        raise EvaluationError(f"{folder / MAP}: {missing[0]} is not there; download the prompts again")
-    return {task: (folder / str(name)).read_text(encoding="utf-8-sig").strip() for task, name in names.items()}
+    try:
+        names = {str(task): folder / str(name) for task, name in json.loads(prompt_text(folder / MAP)).items()}
+    except (ValueError, AttributeError):
+        raise EvaluationError(f"{folder / MAP}: is no JSON object; download the prompts again") from None
+    return {task: prompt_text(place) for task, place in names.items()}
 
 
 def _question(row: Row, judges: dict[str, str], folder: Path) -> Question:
