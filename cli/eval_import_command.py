@@ -35,10 +35,11 @@ def list_benches(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"benches": rows}, ensure_ascii=False, indent=2))
         return
+    width = max(len(row["name"]) for row in rows) + 2
     for row in rows:
         facts = [f"{row['items']} items" if row["items"] else "", row["license"]]
-        click.echo(f"{row['name']:<18}{row['title']} ({', '.join(filter(None, facts)) or 'any size'})")
-        click.echo(f"{'':<18}download: {row['source']}")
+        click.echo(f"{row['name']:<{width}}{row['title']} ({', '.join(filter(None, facts)) or 'any size'})")
+        click.echo(f"{'':<{width}}download: {row['source']}")
 
 
 def _row(bench: Bench) -> dict[str, Any]:

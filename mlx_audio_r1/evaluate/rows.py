@@ -22,6 +22,7 @@ from mlx_audio_r1.tasks.options import LETTERS
 
 LFS = b"version https://git-lfs"
 BOM = "\ufeff"
+HALF = "\\ud"  # how the escape of a surrogate begins
 
 
 @dataclass(frozen=True)
@@ -58,14 +59,18 @@ class Row:
     def texts(self, *names: str) -> tuple[str, ...]:
         """A list of texts, also where it is written down as JSON."""
         found = self.value(*names)
-        if isinstance(found, str):
-            try:
-                found = json.loads(found)
-            except ValueError:
-                raise self.wrong(f"{names[0]} {found[:60]!r}: expected a list") from None
+        if isinstance(found, str) and found.lstrip()[:1] == "[":
+            found = _parsed(found, f"{self.where}: {names[0]}")
         if not isinstance(found, list | tuple):
             raise self.wrong(f"{names[0]} {str(found)[:60]!r}: expected a list")
         return tuple(_as_text(one, names[0], self) for one in found)
+
+    def listed(self, name: str) -> list[Any]:
+        """A list of whatever it may be; empty where there is none."""
+        found = self.values.get(name)
+        if not isinstance(found, list | None):
+            raise self.wrong(f"{name} {str(found)[:60]!r}: expected a list")
+        return found or []
 
     def wrong(self, what: str) -> EvaluationError:
         """An error that begins with the row's place."""
@@ -105,9 +110,9 @@ def groups_of(row: Row, columns: Mapping[str, str]) -> dict[str, str]:
 
 def found(path: Path, names: Iterable[str]) -> Path | None:
     """`path` where it is a file, else the first file in the folder that one of these patterns names."""
-    if path.is_file():
+    if is_file(path):
         return path
-    matches = (match for name in names for match in sorted(path.glob(name)) if match.is_file())
+    matches = (match for name in names for match in sorted(path.glob(name)) if is_file(match))
     return next(matches, None)
 
 
@@ -123,7 +128,15 @@ def find(path: Path, names: Sequence[str], what: str) -> Path:
 def locate(root: Path, name: str, *folders: str) -> Path:
     """A sound that a row names: where it says, or by its name in one of these folders; else where it says."""
     places = (root / name, *(root / folder / Path(name).name for folder in folders))
-    return next((place for place in places if place.is_file()), places[0])
+    return next((place for place in places if is_file(place)), places[0])
+
+
+def is_file(path: Path) -> bool:
+    """Is it there, whatever a row may call a path?"""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long for any file
+        return False
 
 
 def read_json(path: Path) -> Iterator[Row]:
@@ -164,10 +177,15 @@ def _read(path: Path) -> str:
 
 def _parsed(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
+        found = json.loads(text)
+        if HALF in text.lower():  # half a character, which no file can hold
+            json.dumps(found, ensure_ascii=False).encode()
+        return found
     except json.JSONDecodeError as error:
         at = f"line {error.lineno}, column {error.colno}"
         raise EvaluationError(f"{where}: is not JSON ({error.msg}, {at})") from None
+    except UnicodeEncodeError:
+        raise EvaluationError(f"{where}: has half a character, a {HALF}... without its other half") from None
     except (ValueError, RecursionError):
         raise EvaluationError(f"{where}: is not readable as JSON") from None
 

@@ -16,11 +16,12 @@ from mlx_audio_r1.audio import open_stream
 from mlx_audio_r1.audio_format import ByteReader, sniff
 from mlx_audio_r1.errors import AudioError
 from mlx_audio_r1.evaluate.bench import Embedded, Sound
+from mlx_audio_r1.evaluate.rows import is_file
 from mlx_audio_r1.files import disk_errors
 from mlx_audio_r1.jobs.hearing import damage_noted
 
 AUDIO = "audio"  # the folder of sounds that are no files elsewhere
-LONGEST_NAME = 80
+LONGEST_NAME, LONGEST_PATH = 80, 200  # of a file that is written; of one that is told about
 _UNSAFE = re.compile(r"[^\w.-]+", re.ASCII)
 
 
@@ -50,9 +51,10 @@ class SoundStore:
         if isinstance(sound, Embedded):
             return self._unpack(sound.content, uid, number)
         if sound not in self._known:
-            if not sound.is_file():
-                raise NoSound(f"{sound} is not there")
-            self._known[sound] = Stored(_relative(sound, self.out), *self._heard(sound, str(sound)))
+            name = str(sound)[-LONGEST_PATH:]
+            if not is_file(sound):
+                raise NoSound(f"{name} is not there")
+            self._known[sound] = Stored(_relative(sound, self.out), *self._heard(sound, name))
         return self._known[sound]
 
     def _unpack(self, content: bytes, uid: str, number: int) -> Stored:

@@ -1,6 +1,7 @@
 """`audio-r1 eval list` and `import`: tables for people, JSON for programs, one line and code 1 for faults."""
 
 import json
+import re
 
 import pytest
 from click.testing import CliRunner
@@ -20,7 +21,8 @@ def test_every_benchmark_is_listed_with_what_to_download():
     rows = json.loads(run("list", "--json").stdout)["benches"]
     assert [row["name"] for row in rows] == list(BENCHES)
     for row in rows:
-        assert f"{row['name']:<18}{row['title']}" in listed and row["source"] and row["source"] in listed
+        assert re.search(rf"(?m)^{row['name']} +{re.escape(row['title'])} \(", listed)
+        assert row["source"] and f"download: {row['source']}\n" in listed
 
 
 @pytest.mark.parametrize("name", BENCHES)

@@ -50,7 +50,7 @@ def pinned(path: Path) -> Path | None:
 def _question(row: Row, place: Sound) -> Question:
     category = row.text("category")
     if category not in TARGETS:
-        raise row.wrong(f"category {category!r}: known are {', '.join(TARGETS)}")
+        raise row.wrong(f"category {category[:60]!r}: known are {', '.join(TARGETS)}")
     answer = row.text("official_answer")
     made = TARGETS[category](answer.strip().lower())
     if made is None:

@@ -29,6 +29,8 @@ MARK = "<audio>"  # where a sound stands in the text of a message
 SOUNDS = ("audios", "audio", "audio_path", "audio_paths")
 WORDS = ("question", "prompt", "query")
 NAMES = ("uid", "id", "index")
+FORMS = {"uid": str, "split": str, "lang": str, "option_style": str, "groups": dict, "ref": dict,
+         "extra": dict}  # fmt: skip  # of an item
 ROLES = {"human": "user", "gpt": "assistant"}
 
 
@@ -48,6 +50,9 @@ def pinned(path: Path) -> Path | None:
 
 
 def _item(row: Row, folder: Path) -> Item:
+    for name, kind in FORMS.items():
+        if name in row.values and not isinstance(row.values[name], kind):
+            raise row.wrong(f"{name} {str(row.values[name])[:60]!r}: expected {kind.__name__}")
     try:
         return item_from_json(row.values, str(folder))
     except KeyError as error:

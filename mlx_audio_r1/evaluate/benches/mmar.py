@@ -90,9 +90,9 @@ def _question(row: Row, place: Sound) -> Question:
         groups=groups_of(row, GROUPS),
         chance=chance,
         ref={
-            "thinking": row.values.get("thinking"),
-            "cues": list(row.values.get("cue") or ()),
-            "rubric": list(row.values.get("rubric") or ()),
+            "thinking": row.text_or("thinking") or None,
+            "cues": row.listed("cue"),
+            "rubric": row.listed("rubric"),
         },
         extra={"choices": list(choices), "row": {k: v for k, v in row.values.items() if k not in IN_REF}},
     )
