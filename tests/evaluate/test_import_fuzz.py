@@ -13,7 +13,8 @@ from tests.evaluate import layouts
 
 VALUES = [
     None, "", 0, -1, 1e400, float("nan"), True, [], {}, [None], [[]], ["x"], {"text": None}, "x" * 5_000,
-    "a/b\0c", "../../x", "/dev/zero", "/", "\ud800", "(A) x", "[1]", "[", "{", "#### ", "1/0", [1, 2], ["a"] * 30, 10**30,
+    "a/b\0c", "../../x", "/dev/zero", "/", "\ud800", "(A) x", "[1]", "[", "{", "#### ", "1/0", [1, 2],
+    ["a"] * 30, 10**30,
     "http://x/y.wav", [True, False], "nan", "١٢",
 ]  # fmt: skip
 MADE = {  # bench -> its rows, what writes a download of them, the file they are in
