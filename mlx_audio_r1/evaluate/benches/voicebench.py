@@ -1,7 +1,7 @@
 """VoiceBench: spoken questions of six kinds, a benchmark each, because each is scored in another way.
 
 Read are the parquet files, a folder for each subset; give one, or the folder of all, of which each benchmark
-takes its own. The surprises: options are spoken, so a choice is between letters; `alpacaeval` is a part of
+takes its own. The surprises: options are spoken, and read off the transcript; `alpacaeval` is a part of
 `alpacaeval_full`; sd-qa has a split for each accent; and mtbench, of another layout, is not read.
 """
 
@@ -23,6 +23,7 @@ from mlx_audio_r1.tasks.boolean import Boolean
 from mlx_audio_r1.tasks.choice import Choice
 from mlx_audio_r1.tasks.item import Item
 from mlx_audio_r1.tasks.judged import Judged
+from mlx_audio_r1.tasks.options import read_options
 from mlx_audio_r1.tasks.reply import Reply
 
 COLUMNS = ("audio", "prompt")
@@ -89,7 +90,9 @@ def _letter(row: Row) -> Target:
     letter = row.text("reference").strip().upper()
     if letter not in LETTERS:
         raise row.wrong(f"reference {letter[:20]!r}: expected A, B, C or D")
-    return Choice(LETTERS, (LETTERS.index(letter),)), 1 / len(LETTERS)
+    spoken = read_options(row.text("prompt"))  # "... A. the cat B. the dog C. ..."
+    options = spoken if len(spoken) == len(LETTERS) else LETTERS
+    return Choice(options, (LETTERS.index(letter),)), 1 / len(LETTERS)
 
 
 def _reasoning(row: Row) -> Target:

@@ -1,0 +1,430 @@
+"""The benchmarks beside the paper's first five: every layout imported, every trap, every fault in one line."""
+
+# ruff: noqa: RUF001  (full-width marks are meant)
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mlx_audio_r1.audio import duration
+from mlx_audio_r1.errors import EvaluationError
+from mlx_audio_r1.evaluate.arrange import rearranged
+from mlx_audio_r1.evaluate.benches import bench
+from mlx_audio_r1.evaluate.detect import detect
+from mlx_audio_r1.evaluate.importing import ImportOptions, import_bench
+from mlx_audio_r1.evaluate.judge_words import item_words
+from mlx_audio_r1.prompt import AudioPart
+from mlx_audio_r1.tasks.boolean import Boolean
+from mlx_audio_r1.tasks.choice import Choice
+from mlx_audio_r1.tasks.item_files import read_items
+from mlx_audio_r1.tasks.judged import Judged
+from mlx_audio_r1.tasks.reply import Reply
+from mlx_audio_r1.tasks.verify import verify
+from mlx_audio_r1.tasks.wording import Wording
+from tests.evaluate import layouts_second as layouts
+
+
+def imported(name, path, out):
+    import_bench(bench(name), path, out)
+    return list(read_items(out / "items.jsonl"))
+
+
+def words_of(item):
+    """The words of the last message, joined as the prompt joins them."""
+    return "\n".join(part for part in item.messages()[-1].parts if isinstance(part, str))
+
+
+def kinds_of(item):
+    return ["audio" if isinstance(part, AudioPart) else "text" for part in item.messages()[-1].parts]
+
+
+@pytest.mark.parametrize("layout", layouts.LAYOUTS)
+def test_every_layout_is_imported_and_recognised(tmp_path, layout):
+    name, make, parquet, count = layouts.LAYOUTS[layout]
+    if parquet:
+        pytest.importorskip("pyarrow")
+    path, out = make(tmp_path / "download"), tmp_path / "out"
+    report = import_bench(bench(name), path, out, ImportOptions(check_audio=True))
+    items = list(read_items(out / "items.jsonl"))
+    assert detect(path).name == name
+    assert (report.items, report.left_out) == (count, ()) and len({item.uid for item in items}) == count
+    for item in items:
+        assert item.bench == name and item.license and item.extra["profile"] == bench(name).profile().name
+        # an MP3 decodes to whole frames of 576 samples at 24 kHz, up to two more than went in
+        assert all(duration(sound.source) == pytest.approx(0.2, abs=0.06) for sound in item.sounds)
+
+
+@pytest.mark.parametrize("layout", layouts.LAYOUTS)
+def test_a_missing_sound_stops_every_import_in_one_line(tmp_path, layout):
+    name, make, parquet, count = layouts.LAYOUTS[layout]
+    if parquet:
+        pytest.importorskip("pyarrow")
+    path = make(tmp_path / "download")
+    if not parquet or name.startswith("mmau-pro"):
+        root = path if path.is_dir() else path.parent
+        next(f for f in sorted(root.rglob("*")) if f.suffix in (".wav", ".mp3", ".flac")).unlink()
+        if name in ("asr-zh", "mmau-pro-open", "mmau-pro-instructions"):
+            return  # the first sound there is of none of their questions
+        says = rf"1 of {count} sounds cannot be used.*is not there"
+        with pytest.raises(EvaluationError, match=says) as error:
+            import_bench(bench(name), path, tmp_path / "out")
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("name", "says"), [
+    ("wildspeech", "no parquet file in it"), ("step-caption", "no metadata.jsonl"),
+    ("step-spqa", "no metadata"),
+    ("step-dialogue", "no metadata.jsonl"), ("audio-mc", "no parquet file"), ("mmau-pro", "no parquet file"),
+    ("air-bench-foundation", "no Foundation_meta.json"), ("air-bench-chat", "no Chat_meta.json"),
+    ("voicebench-open", "no parquet file below a folder called alpacaeval"), ("uro-bench", "no SET/test.jsonl"),
+    ("asr", "no recordings with words in it"), ("asr-zh", "no recordings"), ("asr-mixed", "no recordings"),
+])  # fmt: skip
+def test_an_empty_folder_says_what_should_be_in_it(tmp_path, name, says):
+    with pytest.raises(EvaluationError, match=says) as error:
+        next(iter(bench(name).read(tmp_path)))
+    assert "\n" not in str(error.value) and "give" in str(error.value)
+
+
+# ---- WildSpeech
+
+
+def test_wildspeech_asks_by_sound_alone_and_counts_by_task_and_noise(tmp_path):
+    pytest.importorskip("pyarrow")
+    items = imported("wildspeech", layouts.wildspeech(tmp_path / "p"), tmp_path / "out")
+    assert [kinds_of(item) for item in items] == [["audio"]] * 4
+    assert [item.uid for item in items] == [f"wildspeech:{k}" for k in range(4)]  # hashes come twice
+    assert items[1].groups == {"task": "prosodical", "noise": "natural_noise"}
+    assert items[1].target == Judged(rubric=("- names country 0",))
+    assert items[1].ref["transcript"] == "Which country is number 0?"
+    assert items[1].extra["row"]["additional_info"] == "stuttering"
+
+
+# ---- Step-*
+
+
+def test_captions_are_asked_in_the_words_of_the_download_and_judged_so(tmp_path):
+    items = imported("step-caption", layouts.step_caption(tmp_path / "p"), tmp_path / "out")
+    assert words_of(items[0]) == "请描述说话人。" and kinds_of(items[0]) == ["audio", "text"]
+    other = rearranged(items[0], bench("step-caption").profile("text-first"))
+    assert kinds_of(other) == ["text", "audio"]
+    assert [len(item.ref["speakers"]) for item in items] == [1, 2]
+    assert [item.groups["speakers"] for item in items] == ["one", "several"]
+    words = item_words(items[1])
+    assert words.system == "你是评委。" and words.user.endswith('{"overall_score": 0.0}')
+
+
+def test_without_its_prompt_a_caption_cannot_be_asked(tmp_path):
+    path = layouts.step_caption(tmp_path / "p", prompts=False)
+    with pytest.raises(EvaluationError, match=r"no prompts/model_user_prompt.txt in it; give the folder"):
+        imported("step-caption", path, tmp_path / "out")
+
+
+@pytest.mark.parametrize(("changes", "says"), [
+    ({"speakers": []}, "speakers: expected a list with an object"),
+    ({"speakers": ["x"]}, "speakers: expected a list with an object"),
+    ({"is_multi_speakers": "no"}, "is_multi_speakers 'no': expected true or false"),
+    ({"audio": None}, "no audio; there are test_id"),
+])  # fmt: skip
+def test_captions_of_another_form_are_one_line(tmp_path, changes, says):
+    rows = layouts.caption_rows()
+    rows[1] |= changes
+    with pytest.raises(EvaluationError, match=rf"metadata.jsonl:2: {says}"):
+        imported("step-caption", layouts.step_caption(tmp_path / "p", rows), tmp_path / "out")
+
+
+def test_spqa_is_spoken_and_judged_by_its_kind(tmp_path):
+    items = imported("step-spqa", layouts.step_spqa(tmp_path / "p"), tmp_path / "out")
+    by_task = {item.groups["task"]: item for item in items}
+    assert all(kinds_of(item) == ["audio"] for item in items) and len(by_task) == 11
+    asked = {task: item_words(item).user for task, item in by_task.items()}
+    assert asked["speed"].startswith("语速") and asked["age"].startswith("一样")
+    assert by_task["age"].target == Judged(("答案0。",)) and by_task["age"].extra["label"] == "标签0"
+    assert by_task["age"].ref["transcript"] == "问题0？"
+    assert not any("internal" in json.dumps(item.extra) for item in items)
+
+
+def test_a_missing_judge_prompt_of_spqa_is_named(tmp_path):
+    path = layouts.step_spqa(tmp_path / "p")
+    (path / "prompts/judge_prompts/speed.txt").unlink()
+    with pytest.raises(EvaluationError, match=r"speed.txt: cannot be read"):
+        imported("step-spqa", path, tmp_path / "out")
+    (path / "prompts/judge_prompts/prompt_map.json").write_text("[1]")
+    with pytest.raises(EvaluationError, match=r"prompt_map.json: is no JSON object"):
+        imported("step-spqa", path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("template", ["", "请回答：{question}"])
+def test_dialogue_labels_lose_their_spaces(tmp_path, template):
+    path = layouts.step_dialogue(tmp_path / "p", template=template)
+    items = imported("step-dialogue", path, tmp_path / "out")
+    assert words_of(items[0]) == f"{template[:4]}我说得怎么样0？" and items[0].target == Judged(("快速",))
+    assert items[1].groups == {"dimension": "年龄", "kind": "副语言"}
+    assert items[1].uid == "step-dialogue:901"
+
+
+def test_a_dialogue_without_a_label_is_one_line(tmp_path):
+    rows = layouts.dialogue_rows()
+    rows[2].pop("recording_requirement_or_qa_category")
+    with pytest.raises(EvaluationError, match=r"metadata.jsonl:3: no recording_requirement_or_qa_category"):
+        imported("step-dialogue", layouts.step_dialogue(tmp_path / "p", rows), tmp_path / "out")
+
+
+# ---- Audio MultiChallenge
+
+
+def test_conversations_are_sounds_of_the_person_and_texts_of_the_assistant(tmp_path):
+    pytest.importorskip("pyarrow")
+    two, one = imported("audio-mc", layouts.audio_mc(tmp_path / "p"), tmp_path / "out")
+    assert [turn.role for turn in two.turns] == ["user", "assistant", "user"]
+    assert two.turns[1].parts == ("assistant 0.1",) and len(two.sounds) == 2 and kinds_of(two) == ["audio"]
+    assert [turn.role for turn in one.turns] == ["user"]
+    assert two.target.rubric == ("names the cat", "does not shout")
+    assert one.target.rubric == ('keeps the "rule"', "is short")  # a list as Python writes it
+    assert two.ref["conversation"] == [{"role": "user", "text": "user 0.1"},
+                                       {"role": "assistant", "text": "assistant 0.1"},
+                                       {"role": "user", "text": "user 0.2"}]  # fmt: skip
+    assert two.groups == {"axis": "VOICE_EDITING", "turns": "2"}
+
+
+@pytest.mark.parametrize(("changes", "says"), [
+    ({"rubric": "be nice"}, "rubric 'be nice': expected a list of points"),
+    ({"rubric": "[]"}, r"rubric '\[\]': expected a list of points"),
+    ({"rubric": "[3]"}, "rubric: a point '3' is no text"),
+    ({"assistant_turn_1_transcript": None}, "no assistant_turn_1_transcript"),
+    ({"user_turn_1_audio": None}, "user_turn_1_audio is empty, and later turns are not"),
+])  # fmt: skip
+def test_conversations_of_another_form_are_one_line(tmp_path, changes, says):
+    pytest.importorskip("pyarrow")
+    rows = layouts.audio_mc_rows()
+    rows[0] |= changes
+    rows[1]["user_turn_1_audio"] = rows[1]["user_turn_1_audio"] or {"bytes": b"", "path": None}
+    with pytest.raises(EvaluationError, match=rf"row 1: {says}"):
+        imported("audio-mc", layouts.audio_mc(tmp_path / "p", rows), tmp_path / "out")
+
+
+def test_a_rubric_of_objects_is_read_too(tmp_path):
+    pytest.importorskip("pyarrow")
+    rubric = json.dumps([{"rubric_item": "says so", "weight": 1}])
+    rows = [{**row, "rubric": rubric} for row in layouts.audio_mc_rows()]
+    items = imported("audio-mc", layouts.audio_mc(tmp_path / "p", rows), tmp_path / "out")
+    assert items[0].target.rubric == ("says so",)
+
+
+# ---- MMAU-Pro
+
+
+def test_mmau_pro_is_three_benchmarks_by_how_they_are_scored(tmp_path):
+    pytest.importorskip("pyarrow")
+    path = layouts.mmau_pro(tmp_path / "p")
+    choices = imported("mmau-pro", path, tmp_path / "c")
+    assert [len(item.sounds) for item in choices] == [2, 1]
+    assert [item.groups["sounds"] for item in choices] == ["several", "one"]
+    assert choices[1].target == Choice(("Cello", "oboe", "harp"), (1,))  # the answer is "Oboe "
+    (opened,) = imported("mmau-pro-open", path, tmp_path / "o")
+    assert opened.target == Judged(("A dog barks.",))
+    (told,) = imported("mmau-pro-instructions", path, tmp_path / "i")
+    assert told.extra["task_identifier"] == "Keyword Frequency"
+    assert told.extra["kwargs"] == {"N": 2, "keyword": "dog"}
+    with pytest.raises(EvaluationError, match="may be mmau-pro or mmau-pro-open or mmau-pro-instructions"):
+        detect(path)
+
+
+def test_a_choice_whose_answer_is_none_of_them_is_kept_and_cannot_be_right(tmp_path):
+    pytest.importorskip("pyarrow")
+    rows = layouts.mmau_pro_rows()[:2]
+    rows[0]["answer"] = "neither"
+    items = imported("mmau-pro", layouts.mmau_pro(tmp_path / "p", rows), tmp_path / "out")
+    assert items[0].target == Judged(("neither",))
+
+
+# ---- AIR-Bench
+
+
+def test_foundation_asks_in_its_own_words_and_finds_flac(tmp_path):
+    items = imported("air-bench-foundation", layouts.air_foundation(tmp_path / "p"), tmp_path / "out")
+    assert words_of(items[1]) == (
+        "Choose the most suitable answer from options A, B, C, and D to respond the question in next line, you "
+        "may only choose A or B or C or D.\nIs it?\nA. yes\nB. no"
+    )
+    assert [len(item.target.options) for item in items] == [4, 2, 4]
+    assert items[2].sounds[0].source.endswith(".flac") and items[2].groups["task"] == "Audio_Grounding"
+    written = bench("air-bench-foundation").predictions(items, {items[0].uid: Reply("", "B.")})
+    row = json.loads(written["Foundation_result.jsonl"])
+    assert row["response"] == "B." and row["answer_gt"] == "dog" and row["uniq_id"] == 0
+
+
+def test_an_answer_that_is_no_choice_is_one_line(tmp_path):
+    rows = layouts.foundation_rows()
+    rows[1]["answer_gt"] = "perhaps"
+    with pytest.raises(EvaluationError, match="item 2: answer 'perhaps' is none of the choices"):
+        imported("air-bench-foundation", layouts.air_foundation(tmp_path / "p", rows), tmp_path / "out")
+
+
+def test_chat_is_reported_by_area(tmp_path):
+    items = imported("air-bench-chat", layouts.air_chat(tmp_path / "p"), tmp_path / "out")
+    assert [item.groups["area"] for item in items] == ["speech", "music"]
+    assert items[0].ref["description"] == "sound number 0" and items[0].target == Judged(("It is 0.",))
+    rows = [{**row, "meta_info": None} for row in layouts.chat_rows()]
+    with pytest.raises(EvaluationError, match="item 1: no meta_info"):
+        imported("air-bench-chat", layouts.air_chat(tmp_path / "q", rows), tmp_path / "again")
+
+
+# ---- VoiceBench and URO-Bench
+
+
+@pytest.mark.parametrize(("kind", "subset", "target"), [
+    ("open", "alpacaeval", Judged(("Paris.",))), ("qa", "sd-qa", Judged(("Mount Everest",))),
+    ("mcq", "openbookqa", Choice(("A", "B", "C", "D"), (1,))), ("bbh", "bbh", Choice(("A", "B"), (1,))),
+    ("ifeval", "ifeval", Judged()), ("harm", "advbench", Judged()),
+])  # fmt: skip
+def test_voicebench_is_a_benchmark_for_each_way_of_scoring(tmp_path, kind, subset, target):
+    pytest.importorskip("pyarrow")
+    items = imported(f"voicebench-{kind}", layouts.voicebench(tmp_path / "p", subset), tmp_path / "out")
+    assert [item.target for item in items] == [target, target] and kinds_of(items[0]) == ["audio"]
+    assert items[0].groups == {"subset": subset, "split": "test"}
+    assert items[0].ref["transcript"] == "Question 0?"
+    written = bench(f"voicebench-{kind}").predictions(items, {items[1].uid: Reply("", "so")})
+    assert json.loads(written[f"{subset}-test-audio.jsonl"]) == {
+        "prompt": "Question 1?", **layouts.VOICE[subset], "response": "so",
+    }  # fmt: skip
+
+
+def test_voicebench_takes_its_own_subsets_of_the_whole_folder(tmp_path):
+    pytest.importorskip("pyarrow")
+    for subset in ("alpacaeval", "sd-qa", "bbh"):
+        layouts.voicebench(tmp_path / "p", subset)
+    layouts.voicebench(tmp_path / "p", "sd-qa", split="aus")
+    write = tmp_path / "p" / "mtbench" / "test-00000-of-00001.parquet"
+    write.parent.mkdir()
+    write.write_bytes(b"of another layout")
+    items = imported("voicebench-qa", tmp_path / "p", tmp_path / "out")
+    assert sorted(item.uid for item in items) == [
+        f"voicebench-qa:{split}:sd-qa:{k}" for split in ("aus", "test") for k in (0, 1)
+    ]  # fmt: skip
+    assert len(imported("voicebench-open", tmp_path / "p", tmp_path / "open")) == 2
+
+
+@pytest.mark.parametrize(("subset", "reference", "target"), [
+    ("bbh", "Yes", Boolean(True)), ("bbh", "no", Boolean(False)), ("bbh", "(A)", Choice(("A", "B"), (0,))),
+    ("bbh", "maybe", "expected yes, no, (a) or (b)"), ("openbookqa", "E", "expected A, B, C or D"),
+])  # fmt: skip
+def test_voicebench_references_have_few_forms(tmp_path, subset, reference, target):
+    pytest.importorskip("pyarrow")
+    rows = [{**row, "reference": reference} for row in layouts.voice_rows(subset)]
+    path, name = layouts.voicebench(tmp_path / "p", subset, rows), "bbh" if subset == "bbh" else "mcq"
+    if isinstance(target, str):
+        with pytest.raises(EvaluationError, match="expected") as error:
+            imported(f"voicebench-{name}", path, tmp_path / "out")
+        assert target in str(error.value)
+    else:
+        assert imported(f"voicebench-{name}", path, tmp_path / "out")[0].target == target
+
+
+def test_spoken_options_are_answered_by_their_letter(tmp_path):
+    pytest.importorskip("pyarrow")
+    items = imported("voicebench-mcq", layouts.voicebench(tmp_path / "p", "openbookqa"), tmp_path / "out")
+    assert items[0].target == Choice(("A", "B", "C", "D"), (1,)) and verify("B", items[0]).correct
+    rows = layouts.voice_rows("openbookqa")
+    rows[0]["prompt"] = "What pulls iron? A. a leaf B. a magnet C. rain D. a bell"
+    path = layouts.voicebench(tmp_path / "q", "openbookqa", rows)
+    told = imported("voicebench-mcq", path, tmp_path / "again")[0]
+    assert told.target == Choice(("a leaf", "a magnet", "rain", "a bell"), (1,)) and kinds_of(told) == ["audio"]
+    assert verify("The answer is B. A magnet.", told).correct and not verify("(C)", told).correct
+
+
+def test_uro_has_a_mode_and_what_it_tells_a_judge_more(tmp_path):
+    path = layouts.uro(tmp_path / "p", "AlpacaEval", "UnderEmotion-en", "Multilingual", "Repeat-zh", "SRT-en")
+    items = {item.groups["set"]: item for item in imported("uro-bench", path, tmp_path / "out")}
+    assert items["UnderEmotion-en"].extra["mode"] == "ue" and items["UnderEmotion-en"].extra["about"] == "sad"
+    assert items["Multilingual"].extra["about"] == "French"
+    assert items["UnderEmotion-en"].target == Judged(("I am sorry.", "Oh no."))
+    assert items["AlpacaEval"].target == Judged(("Name a city.",)) and len(items) == 3
+    (repeated, _) = imported("uro-repeat", path, tmp_path / "repeat")
+    assert repeated.target == Wording(("你好",), "cer") and repeated.lang == "zh"
+
+
+def test_uro_sets_that_must_be_heard_are_refused_by_name(tmp_path):
+    with pytest.raises(EvaluationError, match="SRT-en is answered by voice or in several rounds"):
+        imported("uro-bench", layouts.uro(tmp_path / "p", "SRT-en"), tmp_path / "out")
+    row = {"source_wav": "wav/0.wav", "source_text": "x"}
+    (tmp_path / "q/GenStyle-en").mkdir(parents=True)
+    (tmp_path / "q/GenStyle-en/test.jsonl").write_text(json.dumps(row))
+    with pytest.raises(EvaluationError, match=r"test.jsonl:1: no style"):
+        imported("uro-bench", tmp_path / "q", tmp_path / "out")
+
+
+# ---- speech recognition
+
+
+def test_librispeech_knows_its_parts(tmp_path):
+    items = imported("asr", layouts.librispeech(tmp_path / "p"), tmp_path / "out")
+    assert [item.target for item in items] == [Wording((f"HE HOPED {w}",), "wer") for w in ("SO", "NOT")]
+    assert items[0].groups == {"part": "test-clean"} and items[0].uid == "asr:1089-134686-0000"
+    assert items[0].extra["thinking"] is False and kinds_of(items[0]) == ["audio", "text"]
+    asked = rearranged(items[0], bench("asr").profile("ultraeval"))
+    assert words_of(asked) == 'listen the audio, output the audio content with format {"content": ""}'
+
+
+def test_aishell_has_no_spaces_and_recordings_without_words(tmp_path):
+    items = imported("asr-zh", layouts.aishell(tmp_path / "p"), tmp_path / "out")
+    assert [(item.uid, item.target) for item in items] == [("asr-zh:S1W1", Wording(("你好世界",), "cer"))]
+    with pytest.raises(EvaluationError, match="S1W1 is zh; import it as asr-zh"):
+        imported("asr", tmp_path / "p", tmp_path / "again")
+
+
+def test_kaldi_is_files_not_commands(tmp_path):
+    items = imported("asr", layouts.kaldi(tmp_path / "p"), tmp_path / "out")
+    assert [item.target.references for item in items] == [("one two",), ("three",)]
+    for scp, says in (("u1 sox a.wav -t wav - |\nu2 b.wav\n", r"u1 is a command \(sox a.wav"),
+                      ("u2 sounds/2.wav\n", "no sound for u1")):  # fmt: skip
+        with pytest.raises(EvaluationError, match=says):
+            imported("asr", layouts.kaldi(tmp_path / "q", scp), tmp_path / "again")
+    (tmp_path / "p/text").unlink()
+    with pytest.raises(EvaluationError, match="text: is not there; a Kaldi folder has"):
+        imported("asr", tmp_path / "p", tmp_path / "again")
+
+
+@pytest.mark.parametrize(("name", "row", "says"), [
+    ("asr", {"audio": "a.wav", "text": "你好"}, "1 is Chinese; import it as asr-zh or asr-mixed"),
+    ("asr", {"audio": "a.wav", "text": "x", "lang": "zh-CN"}, "1 is zh; import it as asr-zh"),
+    ("asr-zh", {"audio": "a.wav", "text": "x", "lang": "English"}, "1 is en; import it as asr"),
+    ("asr", {"audio": "a.wav", "text": "x", "lang": "de"}, "lang 'de': counted are en, zh and mixed"),
+    ("asr", {"audio": "a.wav", "text": "x", "question": "?"}, "has a question"),
+    ("asr", {"audio": "a.wav"}, "no text; there are audio"), ("asr", {"text": "x"}, "no audio or audio_path"),
+])  # fmt: skip
+def test_lists_of_another_language_or_form_are_one_line(tmp_path, name, row, says):
+    with pytest.raises(EvaluationError, match=says) as error:
+        imported(name, layouts.manifest(tmp_path / "p", [row]), tmp_path / "out")
+    assert "\n" not in str(error.value)
+
+
+def test_a_mixed_list_counts_both(tmp_path):
+    rows = [{"audio": "a.wav", "text": "打开 bluetooth", "lang": "zh-en", "id": "one", "subset": "car"}]
+    (item,) = imported("asr-mixed", layouts.manifest(tmp_path / "p", rows), tmp_path / "out")
+    assert item.target.metric == "mer" and item.uid == "asr-mixed:one" and item.groups == {"part": "car"}
+
+
+# ---- columns
+
+
+@pytest.mark.parametrize(("layout", "column"), [
+    ("wildspeech", "checklist"), ("audio-mc", "rubric"), ("mmau-pro", "choices"), ("voicebench-open", "prompt"),
+])  # fmt: skip
+def test_a_missing_column_is_named(tmp_path, layout, column):
+    pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    name, make, _, _ = layouts.LAYOUTS[layout]
+    path = make(tmp_path / "p")
+    (file,) = path.rglob("*.parquet")
+    pq.write_table(pq.read_table(file).drop_columns([column]), file)
+    with pytest.raises(EvaluationError, match=rf"{file.name}: no column {column}; it has"):
+        imported(name, path, tmp_path / "out")
+
+
+def test_counts_that_differ_from_the_published_set_are_told(tmp_path):
+    report = import_bench(bench("step-spqa"), layouts.step_spqa(tmp_path / "p"), tmp_path / "out")
+    assert "11 of 550 items" in report.reasons and "1 of 50 age" in report.reasons
+    known = replace(bench("step-spqa"), expected={"task": dict.fromkeys(layouts.TASKS, 1)})
+    assert import_bench(known, Path(tmp_path / "p"), tmp_path / "out").comparable
