@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import combinations, permutations
 from typing import Any
@@ -23,6 +24,7 @@ from mlx_audio_r1.evaluate.controls import SHUFFLE, Sounding
 from mlx_audio_r1.evaluate.grounding import SILENCE, GroundingFile, Measured
 from mlx_audio_r1.evaluate.logprobs import Case, reply_logprobs
 from mlx_audio_r1.evaluate.results import REAL, Result
+from mlx_audio_r1.prompt import Message
 from mlx_audio_r1.session import AudioR1
 from mlx_audio_r1.tasks.choice import Choice
 from mlx_audio_r1.tasks.item import Item
@@ -35,6 +37,7 @@ ORDERS = 4
 def of_options(items: Iterable[Item], measure: str, file: GroundingFile) -> list[Item]:
     """Items with a sound and options that have no such measure yet."""
     return [item for item in items if item.sounds and isinstance(item.target, Choice)
+            and len(item.target.gold) < len(item.target.options)
             and (item.uid, 0, measure) not in file.found]  # fmt: skip
 
 
@@ -51,31 +54,25 @@ def measure_margins(
 def margin_values(r1: AudioR1, item: Item, sounding: Sounding) -> dict[str, float]:
     """margin: under the true sound. gain: over silence. gain_shuffled: what another sound gains over silence.
     {} where the sound cannot be read."""
-    margins: dict[str, float] = {}
+    heard: dict[str, list[Message]] = {}
     for control in (REAL, SILENCE, SHUFFLE):
-        try:
-            margins[control] = _margin(r1, item, sounding, control)
-        except AudioR1Error:
-            continue
-    if not {REAL, SILENCE} <= margins.keys():
+        with suppress(AudioR1Error):  # no other item to shuffle with, or a sound that is gone
+            heard[control] = sounding.hear(item, control).messages
+    if not {REAL, SILENCE} <= heard.keys():
         return {}
+    margins = _margins(r1, item, heard)
     shuffled = {"gain_shuffled": margins[SHUFFLE] - margins[SILENCE]} if SHUFFLE in margins else {}
     return {"margin": margins[REAL], "gain": margins[REAL] - margins[SILENCE], **shuffled}
 
 
-def _margin(r1: AudioR1, item: Item, sounding: Sounding, control: str) -> float:
-    messages = sounding.hear(item, control).messages
-    options = item.target.options
-    ids = [r1.tokenizer.encode(option) for option in options]
-    found = reply_logprobs(r1, [Case(messages, own, thinking=False) for own in ids])
-    means = [float(logp.mean()) for logp in found]
-    right = max(means[i] for i in item.target.gold)
-    wrong = [mean for option, mean in zip(options, means, strict=True) if option not in _gold(item)]
-    return right - max(wrong) if wrong else 0.0
-
-
-def _gold(item: Item) -> set[str]:
-    return {item.target.options[i] for i in item.target.gold}
+def _margins(r1: AudioR1, item: Item, heard: Mapping[str, Sequence[Message]]) -> dict[str, float]:
+    """What was heard -> margin. An option is scored by its text, as it would be answered without its letter."""
+    ids = [r1.tokenizer.encode(option) for option in item.target.options]
+    cases = [Case(messages, own, thinking=False) for messages in heard.values() for own in ids]
+    means = np.array([logp.mean() for logp in reply_logprobs(r1, cases)]).reshape(len(heard), len(ids))
+    gold = np.isin(np.arange(len(ids)), item.target.gold)
+    ahead = means[:, gold].max(1) - means[:, ~gold].max(1)
+    return dict(zip(heard, ahead.tolist(), strict=True))
 
 
 # ---- orders
