@@ -172,6 +172,11 @@ def test_transcripts_of_any_text_are_counted(name):
         assert found.value is not None and 0 <= found.value <= 1 and scorer(name).total(found.counts) >= 0
 
 
+@pytest.mark.parametrize("loop", ["1" * 9_000, "one " * 9_000, "decillion " * 300, "9" * 5_000 + "% of it"])
+def test_a_loop_of_numbers_is_counted(loop):
+    assert counts("asr.wer", loop, "one")["words"] == 1
+
+
 def test_the_lower_the_better():
     assert all(scorer(name).error for name in ("asr.wer", "asr.cer", "asr.mer"))
 

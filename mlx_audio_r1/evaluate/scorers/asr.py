@@ -30,6 +30,8 @@ from mlx_audio_r1.tasks.wording import Errors, edits, tokens
 Tokens = Callable[[str], list[str]]
 RUNAWAY = 10  # times the words of the reference
 LONGEST_NUMBER = 8  # digits that are read as a number; more are a telephone number
+MOST_DIGITS, PIECE = 1_000, 100  # of a number; words, each of which can multiply by a decillion
+_ENDLESS = re.compile(rf"\d{{{MOST_DIGITS},}}")
 NOT_WHISPERS = (r"\bkinda\b", r"\bsorta\b", r"\bdunno\b", r"\bcause\b")
 _THINKING = re.compile(r"\A.*</think>", re.DOTALL)
 _FENCED = re.compile(r"\A```\w*\s*|\s*```\Z")
@@ -70,8 +72,13 @@ def transcript(reply: str) -> str:
 
 
 def english(text: str) -> list[str]:
-    """Words after whisper's normaliser."""
-    return str(_whisper()(text)).split()
+    """Words after whisper's normaliser. A loop of numbers, which it cannot write as one, is read in pieces."""
+    try:
+        return str(_whisper()(text)).split()
+    except (ValueError, AssertionError):  # more digits than Python turns into a number
+        words = _ENDLESS.sub(lambda m: m.group()[:MOST_DIGITS], text).split()
+        pieces = [" ".join(words[at : at + PIECE]) for at in range(0, len(words), PIECE)]
+        return [word for piece in pieces for word in str(_whisper()(piece)).split()]
 
 
 def chinese(text: str) -> list[str]:
