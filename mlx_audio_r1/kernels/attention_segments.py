@@ -268,15 +268,15 @@ def reference_merge(parts: Sequence[Parts], dtype: mx.Dtype) -> tuple[mx.array, 
 
 def made_up(*arrays: mx.array, bits: int | None, **_: Any) -> list[mx.array]:
     """Arrays to try an attention op with: codes of all kinds, whose values are of size 1; no padding."""
-    return [_made_up(x, i > 0 and arrays[i - 1].dtype == mx.uint32, bits) for i, x in enumerate(arrays)]
+    return [_made_up(x, i > 0 and arrays[i - 1].dtype == mx.uint32, bits, i) for i, x in enumerate(arrays)]
 
 
-def _made_up(x: mx.array, is_scales: bool, bits: int | None) -> mx.array:
+def _made_up(x: mx.array, is_scales: bool, bits: int | None, seed: int) -> mx.array:
     if x.dtype == mx.uint32:
-        return mx.random.randint(-(2**31), 2**31 - 1, x.shape, key=mx.random.key(0)).view(mx.uint32)
+        return mx.random.randint(-(2**31), 2**31 - 1, x.shape, key=mx.random.key(seed)).view(mx.uint32)
     if x.dtype == mx.int32:
         return mx.zeros(x.shape, x.dtype)
-    return normal(x, 2.0 ** -(bits or 0) if is_scales else 1.0)
+    return normal(x, 2.0 ** -(bits or 0) if is_scales else 1.0, seed)
 
 
 def _dequantised(store: Store, form: Form) -> mx.array:

@@ -38,7 +38,8 @@ class Op:
     """reference and launch: the same function of arrays and keywords, to one array or a tuple.
     fits: whether the kernel can take these arguments. bytes: what its launches read and write then, in all, as
     its module's docstring counts. made_up: arrays like the given ones, of which only shape and dtype are known,
-    to try and to measure it with; needed where normal numbers and noughts make no sense."""
+    to try and to measure it with; needed where normal numbers and noughts make no sense. measure: what a first
+    try is compared with where the reference is rounded so much that it could be taken for a fault."""
 
     name: str
     reference: Callable[..., Any]
@@ -46,6 +47,7 @@ class Op:
     fits: Callable[..., bool]
     bytes: Callable[..., int]
     made_up: Callable[..., Sequence[mx.array]] | None = None
+    measure: Callable[..., Any] | None = None
 
     def __call__(self, *arrays: mx.array, **options: Any) -> Any:
         side = self.launch if self.runs(*arrays, **options) else self.reference

@@ -129,9 +129,11 @@ def _mask_of(queries: mx.array, keys: Store, padding: mx.array | None) -> mx.arr
 
 
 _QUANTISED = replace(
-    quantised_attention.OP, reference=_plain_quantised, launch=_first(quantised_attention.launch)
+    quantised_attention.OP, reference=_plain_quantised, launch=_first(quantised_attention.launch),
+    measure=_first(quantised_attention.reference),
 )
 _SHARED = replace(
-    shared_prefix_attention.OP, reference=_plain_shared, launch=_first(shared_prefix_attention.launch)
+    shared_prefix_attention.OP, reference=_plain_shared, launch=_first(shared_prefix_attention.launch),
+    measure=_first(shared_prefix_attention.reference),
 )
 MEASURED = {op.name: op for op in (_QUANTISED, _SHARED)}  # what the bench holds against each other

@@ -6,7 +6,7 @@ import json
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +154,19 @@ def test_a_kernel_with_other_numbers_falls_back_with_one_warning(simulation: Sim
 def test_roundings_of_the_dtype_are_no_disagreement(dtype: mx.Dtype, off: float, right: bool) -> None:
     plain = mx.array([-1.0, mx.inf, 1.0]).astype(dtype)
     assert (disagreement([plain + off], [plain]) is None) is right
+
+
+def test_a_rough_reference_is_not_what_a_kernel_is_compared_with(simulation: Simulation, double: Op) -> None:
+    rough = replace(double, reference=lambda x, **_: 2.4 * x)
+    with configured("on"), pytest.warns(RuntimeWarning, match="other numbers"):
+        rough(X)
+    with configured("on"):
+        assert mx.array_equal(replace(rough, measure=double.reference)(X), 2 * X)
+
+
+def test_noughts_are_no_small_numbers() -> None:
+    small = mx.full(4, 1e-4)
+    assert disagreement([small * 0], [small]) and not disagreement([small], [small])
 
 
 def test_the_time_to_compile_is_kept(simulation: Simulation, double: Op, sides: Sides) -> None:
