@@ -7,7 +7,6 @@ verdicts ("not CORRECT but INCORRECT") is not read as either.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -49,7 +48,7 @@ def number_in(value: Any, low: float, high: float) -> float | None:
     if isinstance(value, str) and _NUMBER.fullmatch(value):
         value = float(value)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and math.isfinite(value) and low <= value <= high else None
+    return float(value) if is_number and low <= value <= high else None
 
 
 def one_of(text: str, verdicts: Sequence[str]) -> str | None:

@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from mlx_audio_r1.evaluate.judge_words import Words, filled
-from mlx_audio_r1.evaluate.scorers.judged_reading import MINI_PARAMS, asked, no_score, said
+from mlx_audio_r1.evaluate.scorers.judged_reading import MINI_PARAMS, asked, no_score, number_in, said
 from mlx_audio_r1.evaluate.scoring import JudgeScorer, Score
 from mlx_audio_r1.tasks.item import Item
 from mlx_audio_r1.tasks.reply import Reply
@@ -38,12 +38,12 @@ def prompts(item: Item, reply: Reply, words: Words) -> list[str]:
 
 def read(item: Item, reply: Reply, replies: Sequence[str]) -> Score:
     found = _SCORE.search(said(replies[0]))
-    mark = int(found.group(1)) if found else 0
-    if not 1 <= mark <= BEST:
+    mark = number_in(found.group(1), 1, BEST) if found else None
+    if mark is None:
         return no_score()
     if not is_english(reply.answer):
         return Score(1 / BEST, "1", "not English")
-    return Score(mark / BEST, str(mark), "mark of 1 to 10")
+    return Score(mark / BEST, f"{mark:g}", "mark of 1 to 10")
 
 
 def is_english(text: str) -> bool:
