@@ -63,7 +63,7 @@ def made_up(op: Op, arrays: Arrays, options: Mapping[str, Any]) -> list[mx.array
     """Of the same shapes and dtypes: the op's own, or normal numbers, and noughts for whole ones."""
     if op.made_up is not None:
         return list(op.made_up(*arrays, **options))
-    return [normal(x, seed=i) if mx.issubdtype(x.dtype, mx.floating) else mx.zeros(x.shape, x.dtype)
+    return [normal(x, seed=i) if mx.issubdtype(x.dtype, mx.inexact) else mx.zeros(x.shape, x.dtype)
             for i, x in enumerate(arrays)]
 
 

@@ -27,7 +27,6 @@ from tests.metalsim import options
 from tests.metalsim.simulate import Simulation
 
 NAMES = tuple(proofs())
-MOST_VALUES = 3000  # of a case that runs always
 
 
 @pytest.fixture
@@ -44,9 +43,8 @@ def command(*arguments: str) -> Result:
 
 
 def few(of: Proof, number: int) -> list[Case]:
-    """Small ones from all over the list."""
-    small = [case for case in of.cases() if sum(x.size for x in case.arrays) < MOST_VALUES]
-    return small[:: max(1, len(small) // number)][:number]
+    """Of a size that every list has; the same ones everywhere, because compiling takes longest."""
+    return [case for case in of.cases() if case.name.startswith(("33x5", "33 frames"))][:number]
 
 
 def edited(simulation: Simulation, kernel: str, old: str, new: str, **more: Any) -> Any:
@@ -70,7 +68,7 @@ def test_an_op_holds_on_a_few_of_its_cases(simulation: Simulation, name: str) ->
 def test_an_op_s_bytes_are_those_that_are_counted(simulation: Simulation, name: str) -> None:
     """But for scalars (no other buffer of these cases has 4 bytes), strides and padding, which none counts."""
     op = proofs()[name].op
-    case = next(case for case in proofs()[name].cases() if case.name.startswith(("33x5", "33 frames")))
+    [case] = few(proofs()[name], 1)
     mx.eval(op.launch(*case.arrays, **case.options))
     counted = sum(t.read + t.written for launch in simulation.launches for buffer, t in launch.traffic.items()
                   if t.size > 4 and not buffer.endswith(("_strides", "padding")))
@@ -82,7 +80,7 @@ def test_an_op_s_bytes_are_those_that_are_counted(simulation: Simulation, name: 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_op_holds_on_all_its_cases_but_the_largest(simulation: Simulation, name: str) -> None:
     of = proofs()[name]
-    result = verify(of, (case for case in of.cases() if sum(x.size for x in case.arrays) < 100_000))
+    result = verify(of, (case for case in of.cases() if sum(x.size for x in case.arrays) < 20_000))
     assert result.failures == [] and result.cases > 50
 
 
@@ -93,7 +91,7 @@ def test_cases_have_names_of_their_own_and_fit(name: str) -> None:
     assert of.op.name == name and shapes
     assert len({case.name for case in cases}) == len(cases)
     assert len({case.name for case in shapes}) == len(shapes)
-    for case in [*few(of, 9), *shapes]:
+    for case in [*few(of, 3), *shapes]:
         assert of.op.fits(*case.arrays, **case.options), case.name
         assert of.op.bytes(*case.arrays, **case.options) > 0
 
@@ -106,11 +104,11 @@ def test_made_up_inputs_agree_between_kernel_and_plain_operations(simulation: Si
 
 
 def test_verify_says_right_and_keeps_it(simulation: Simulation, home: Path) -> None:
-    done = command("--verify", "--op", "add_rms_norm", "--case", "7x2-float32", "--case", "33x5-bfloat16")
+    done = command("--verify", "--op", "add_rms_norm", "--case", "33x5-float32", "--case", "33x5-float16")
     assert done.exit_code == 0 and done.stderr == ""
     assert done.stdout.startswith("add_rms_norm") and " right " in done.stdout and "2 cases" in done.stdout
     assert not list(home.iterdir())  # two cases are no proof
-    asked = json.loads(command("--verify", "--op", "add_rms_norm", "--case", "7x2-float32", "--json").stdout)
+    asked = json.loads(command("--verify", "--op", "add_rms_norm", "--case", "33x5-float32", "--json").stdout)
     assert asked["place"] == found.place() and asked["ops"][0]["passed"] is True
     worst = asked["ops"][0]["worst"]
     assert worst["what"].startswith("output") and 0 <= worst["error"] <= worst["bound"] < 1e-5
@@ -136,7 +134,7 @@ def test_verify_names_the_case_of_a_wrong_number(simulation: Simulation, home: P
 
 
 def test_an_endless_error_is_json_too(simulation: Simulation, home: Path) -> None:
-    arguments = ("--verify", "--op", "add_rms_norm", "--case", "7x2-float32", "--json")
+    arguments = ("--verify", "--op", "add_rms_norm", "--case", "33x5-float32", "--json")
     command(*arguments)
     with edited(simulation, "add_rms_norm", "+ eps", "* 0.0f - eps"):  # the root of less than nothing
         done = command(*arguments)
@@ -145,14 +143,14 @@ def test_an_endless_error_is_json_too(simulation: Simulation, home: Path) -> Non
 
 
 def test_verify_says_what_does_not_compile(simulation: Simulation, home: Path) -> None:
-    arguments = ("--verify", "--op", "qkv_rope", "--op", "sample", "--case", "7x2-float32")
+    arguments = ("--verify", "--op", "qkv_rope", "--op", "sample", "--case", "33x5-float32")
     assert command(*arguments).exit_code == 0
     with edited(simulation, "qkv_rope", ";", "; nonsense();", lint=False):
         done = command(*arguments)
     assert done.exit_code == 1
     lines = done.stdout.splitlines()
     assert lines[0].startswith("qkv_rope") and "WRONG" in lines[0] and "nothing compared" in lines[0]
-    assert lines[1].startswith("  7x2-float32: ") and "nonsense" in lines[1]
+    assert lines[1].startswith("  33x5-float32: ") and "nonsense" in lines[1]
     assert lines[2].startswith("sample") and "right" in lines[2]
 
 
