@@ -113,7 +113,7 @@ def _show(report: ImportReport, bench: Bench, out: Path) -> None:
     _tell("damaged", report.damaged, out)
     if bench.expected:
         reasons = f": {'; '.join(report.reasons)}" if report.reasons else ""
-        click.echo(f"{'not ' if reasons else ''}paper-comparable{reasons}")
+        click.echo(f"items {'not ' if reasons else ''}paper-comparable{reasons}")
     click.echo(f"{out}: ready for audio-r1 eval run {out}")
 
 

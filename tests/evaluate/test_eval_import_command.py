@@ -46,7 +46,7 @@ def test_an_import_shows_counts_what_is_wrong_and_the_next_step(tmp_path):
     assert result.exit_code == 0
     assert result.stdout.startswith("MMAU, test-mini: 7 questions, 0.00 h of sound, version unknown/")
     assert "  task          sound                                  2, expected 333\n" in result.stdout
-    told = "\nnot paper-comparable: an unknown version, published numbers are of v05.15.25; 1 items without"
+    told = "\nitems not paper-comparable: an unknown version, published numbers are of v05.15.25; 1 items"
     assert told in result.stdout
     assert result.stdout.endswith(f"audio-r1 eval run {tmp_path / 'out'}\n")
     assert result.stderr.startswith("left out: mmau:test-mini:00-mmau: ")

@@ -3,6 +3,9 @@
 import io
 import json
 import shutil
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +29,10 @@ ALLOW = ImportOptions(allow_missing=True)
 
 def items_of(folder: Path):
     return list(read_items(folder / "items.jsonl"))
+
+
+def sounds_in(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "audio").iterdir()}
 
 
 def small(name: str, path: Path, **more) -> Bench:
@@ -123,6 +130,31 @@ def test_an_import_that_fails_leaves_no_items(tmp_path):
     with pytest.raises(EvaluationError):
         import_bench(bench("mmau"), layouts.mmau_json(tmp_path / "p", rows), tmp_path / "out")
     assert not (tmp_path / "out" / "items.jsonl").exists()
+
+
+@pytest.mark.long
+def test_an_import_killed_at_any_moment_ends_the_same_when_repeated(tmp_path):
+    pytest.importorskip("pyarrow")
+    layouts.mmau_parquet(tmp_path / "p", layouts.mmau_rows(4) + [
+        {**row, "id": f"{n}-{row['id']}"} for n in range(400) for row in layouts.mmau_rows(4)
+    ])  # fmt: skip
+    code = "from mlx_audio_r1.cli.main import main; main()"
+    command = [sys.executable, "-c", code, "eval", "import", "mmau", str(tmp_path / "p"), "-o"]
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
+    killed = 0
+    for moment in range(8):
+        out = tmp_path / f"out{moment}"
+        process = subprocess.Popen([*command, str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and len(list(out.glob("audio/*"))) <= 180 * moment:
+            time.sleep(0.001)
+        process.kill()
+        if process.wait():
+            killed += 1
+            assert not (out / "items.jsonl").exists()
+        subprocess.run([*command, str(out)], check=True, capture_output=True)
+        assert (out / "items.jsonl").read_bytes() == (tmp_path / "whole" / "items.jsonl").read_bytes()
+        assert sounds_in(out) == sounds_in(tmp_path / "whole")
+    assert killed >= 4
 
 
 # Versions and comparability
