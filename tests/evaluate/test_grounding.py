@@ -1,6 +1,7 @@
 """Log-probabilities of replies, and whether every measure of grounding tells true sounds from wrong ones."""
 
 import math
+import shutil
 from collections import Counter
 
 import mlx.core as mx
@@ -20,23 +21,8 @@ from mlx_audio_r1.tasks.choice import Choice
 from mlx_audio_r1.tasks.item import OPTIONS, Item, Turn
 from mlx_audio_r1.tasks.item_files import read_items
 from mlx_audio_r1.tasks.statistics import auc
+from tests.evaluate.conftest import ALL, TASKS
 from tests.evaluate.world_run import rows, run_world, write_items
-
-TASKS = ("source", "contour", "count", "compare", "loudness", "register", "first", "longer")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Twelve questions, half of them with options."""
-    folder = tmp_path_factory.mktemp("grounding") / "items"
-    write_items(folder, [(100 + i, TASKS[i % 8]) for i in range(12)])
-    return folder
-
-
-@pytest.fixture(scope="module")
-def out(nano, folder, tmp_path_factory):
-    return run_world(nano, folder, tmp_path_factory.mktemp("out") / "out", grounding="full")
-
 
 # ---- log-probabilities
 
@@ -54,10 +40,10 @@ def plain(r1, messages, ids, thinking=True):
 
 
 @pytest.mark.parametrize(("name", "max_tokens"), [("nano", 1), ("nano", 600), ("tiny", 100_000)])
-def test_they_are_those_of_a_plain_pass(name, max_tokens, request, folder):
+def test_they_are_those_of_a_plain_pass(name, max_tokens, request, large_folder):
     """Different prompts, lengths and tails in one padded batch; a head that is tied and one that is not."""
     r1 = request.getfixturevalue(name)
-    items = list(read_items(folder / "items.jsonl"))[:4]
+    items = list(read_items(large_folder / "items.jsonl"))[:4]
     texts = ["", "1 bell at 0.0. So bell.\n</think>\nbell", "a " * 120, "It is 3."]
     cases = [Case(item.messages(), [*r1.tokenizer.encode(text), 7], thinking=i != 3)
              for i, (item, text) in enumerate(zip(items, texts, strict=True))]  # fmt: skip
@@ -73,10 +59,10 @@ def test_they_are_those_of_a_plain_pass(name, max_tokens, request, folder):
 # ---- does it measure what it should?
 
 
-def test_every_measure_separates_true_sounds_from_shuffled_ones(out):
+def test_every_measure_separates_true_sounds_from_shuffled_ones(large_run):
     """The mandatory control: a reply under its own sound against the same reply under another item's sound."""
-    measured = read_measured(out)
-    found = summed_up(list(rows(out).values()), [], measured)
+    measured = read_measured(large_run)
+    found = summed_up(list(rows(large_run).values()), [], measured)
     assert Counter(m.measure for m in measured) == {"gain": 12, "retrieval": 12, "margin": 6, "order": 6}
     # A measure that tells nothing has an AUC of 0.5 +- 0.12 over 12 items; of these nano's are 0.9 and more.
     assert found["gain.thinking.auc"] > 0.85
@@ -99,13 +85,14 @@ def test_margins_separate_them_too(nano, tmp_path):
     assert np.mean([v["gain"] for v in values]) > 0
 
 
-def test_a_run_that_goes_on_measures_nothing_twice(nano, folder, out):
+def test_a_run_that_goes_on_measures_nothing_twice(nano, large_folder, large_run, tmp_path):
+    out = shutil.copytree(large_run, tmp_path / "out")
     before = (out / FILE).read_bytes()
-    run_world(nano, folder, out, grounding="full")
+    run_world(nano, large_folder, out, **ALL)
     assert (out / FILE).read_bytes() == before
     lines = before.splitlines(keepends=True)
     (out / FILE).write_bytes(b"".join(lines[:-2])[:-5])
-    run_world(nano, folder, out, grounding="full")
+    run_world(nano, large_folder, out, **ALL)
     again = [m.key for m in read_measured(out)]
     assert len(again) == len(set(again)) == len(lines) - 1
 
