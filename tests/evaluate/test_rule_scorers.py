@@ -16,6 +16,7 @@ import pytest
 from mlx_audio_r1.errors import EvaluationError
 from mlx_audio_r1.evaluate.scorers import SCORERS, scorer
 from mlx_audio_r1.evaluate.scorers.spoken_mqa import answer_of
+from mlx_audio_r1.evaluate.scorers.string_match import string_match
 from mlx_audio_r1.evaluate.scoring import RuleScorer, score
 from mlx_audio_r1.tasks.boolean import Boolean
 from mlx_audio_r1.tasks.choice import Choice
@@ -55,6 +56,10 @@ def test_string_match_agrees_with_the_official_script(bench, form, column):
     name = f"{bench}.{form}"
     rows = verdicts(bench)
     assert disagreements(rows, lambda r: value(name, r["reply"], choice_item(r)), lambda r: r[column]) == []
+
+
+def test_a_reply_without_words_matches_nothing():
+    assert not string_match("?", "", ["?", "!"]) and string_match("?", "what", ["?", "!"])
 
 
 @pytest.mark.parametrize("bench", ["mmsu", "airbench"])

@@ -98,7 +98,8 @@ def _near(said: str, number: float) -> bool:
         return False
     if isinstance(number, int):
         return round(value) == number
-    return abs(value - number) <= abs(number) * SHARE
+    room = abs(number) * SHARE
+    return number - room <= value <= number + room  # as there: the difference would round otherwise
 
 
 OFFICIAL = RuleScorer("spokenmqa.official", "official rule", rule)

@@ -113,6 +113,13 @@ NO_NUMBERS = (
 )
 
 
+NEAR_REFERENCES = tuple(["x", number] for number in (100.0, 100, -2.5, 0.0, 2))  # "x" is never met
+NEAR_NUMBERS = (
+    "96", "95.99", "104", "104.01", "100.4", "99.6", "100.5", "101", "-2.5", "-2.6", "-2.61", "-2.4", "0",
+    "0.001", "-0", "1.5", "2.5", "2.51",
+)  # fmt: skip
+
+
 def number_cases() -> Iterator[tuple[str, object, str]]:
     """(split, the row's answer, reply): every form, each with two of the references."""
     for i, (number, form) in enumerate(product(NUMBERS, NUMBER_FORMS)):
@@ -120,6 +127,8 @@ def number_cases() -> Iterator[tuple[str, object, str]]:
             yield split, answer, form.format(n=number)
     for (split, answer), reply in product(NUMBER_REFERENCES, NO_NUMBERS):
         yield split, answer, reply
+    for answer, reply in product(NEAR_REFERENCES, NEAR_NUMBERS):
+        yield "long_digit", answer, reply
 
 
 def _own(number: str, i: int) -> tuple[str, object]:
