@@ -8,7 +8,7 @@ from mlx_audio_r1.cli.lazy_group import LazyGroup
 
 SUBCOMMANDS = {  # name -> module, or module:attribute where a command has a name that Python keeps to itself
     "list": "eval_import_command:list_benches", "import": "eval_import_command:import_bench",
-    "run": "eval_run_command", "score": "eval_score_command",
+    "run": "eval_run_command", "score": "eval_score_command", "quant": "eval_quant_command",
     "compare": "eval_report_command", "report": "eval_report_command",
 }  # fmt: skip
 

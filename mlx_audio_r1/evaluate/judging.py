@@ -20,11 +20,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mlx_audio_r1.errors import EvaluationError
 from mlx_audio_r1.evaluate.bench import Bench
 from mlx_audio_r1.evaluate.benches import BENCHES, bench
 from mlx_audio_r1.evaluate.judge_words import OURS, Words, item_words
-from mlx_audio_r1.evaluate.results import FULL, REAL, RESULTS, Key, Result, ResultFile
+from mlx_audio_r1.evaluate.results import FULL, REAL, Key, Result
 from mlx_audio_r1.evaluate.score_rows import ScoreRow
 from mlx_audio_r1.evaluate.scorers import SCORERS
 from mlx_audio_r1.evaluate.scorers import scorer as scorer_of
@@ -63,8 +62,8 @@ class Judging:
 
     @property
     def waiting(self) -> int:
-        """Verdicts that are still to come."""
-        return sum(report.waiting for by_scorer in self.reports.values() for report in by_scorer.values())
+        """Verdicts that are still to come; what two scorers of a benchmark both ask counts once."""
+        return sum(max(report.waiting for report in of.values()) for of in self.reports.values())
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,17 +124,13 @@ def with_judged(rows: Iterable[ScoreRow], judged: Judging) -> list[ScoreRow]:
             for row in rows]  # fmt: skip
 
 
-def read_results(folder: Path) -> list[Result]:
-    """The rows of a run. Raises EvaluationError where there are none."""
-    path = folder / RESULTS
+def waiting_in(folder: Path) -> int:
+    """Verdicts that a folder's last judging still waits for; 0 where nothing was judged."""
     try:
-        with path.open(encoding="utf-8") as file:
-            head = json.loads(file.readline())
-        return list(ResultFile(folder, head).found.values())  # type: ignore[arg-type]
-    except OSError as error:
-        raise EvaluationError(f"{path}: {error.strerror}; run audio-r1 eval run first") from None
-    except (ValueError, AttributeError, TypeError):
-        raise EvaluationError(f"{path}: is of no run; run audio-r1 eval run first") from None
+        told = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+        return sum(max(int(report["waiting"]) for report in of.values()) for of in told.values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return 0
 
 
 def who(config: JudgeConfig) -> str:

@@ -17,7 +17,7 @@ from mlx_audio_r1 import __version__
 from mlx_audio_r1.errors import EvaluationError
 from mlx_audio_r1.evaluate import report_bench
 from mlx_audio_r1.evaluate.report_tables import headline, markdown, paper_table
-from mlx_audio_r1.evaluate.results import ITEMS, RESULTS, SUMMARY, Result
+from mlx_audio_r1.evaluate.results import ITEMS, SUMMARY, read_results
 from mlx_audio_r1.evaluate.score_rows import read_scores
 from mlx_audio_r1.evaluate.summary import Table, tables
 from mlx_audio_r1.files import write_file
@@ -50,15 +50,6 @@ class RunFolder:
         """By bench."""
         items, rows = list(read_items(self.path / ITEMS)), read_scores(self.path)
         return {part.name: part for part in tables(items, read_results(self.path), rows)}
-
-
-def read_results(folder: Path) -> list[Result]:
-    """The whole rows of a run. Raises EvaluationError."""
-    try:
-        lines = (folder / RESULTS).read_bytes().splitlines(keepends=True)[1:]
-        return [Result.from_dict(json.loads(line)) for line in lines if line.endswith(b"\n")]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise EvaluationError(f"{folder / RESULTS}: cannot be read ({error}); run audio-r1 eval run") from None
 
 
 def write_report(folder: Path | str) -> tuple[Path, Path]:

@@ -135,12 +135,12 @@ def extras(found: Mapping[str, Any]) -> list[tuple[str, Grid]]:
 def _budgets(found: Mapping[str, Any]) -> Grid:
     points = found.get("budgets", {}).get("points", [])
     rows = [["all" if p["budget"] is None else f"{p['budget']:,}", f"{p['n']:,}", percent(p["value"]),
-             interval(p), _number(p["thinking_tokens"]), percent(p["forced"])] for p in points]  # fmt: skip
+             interval(p), number(p["thinking_tokens"]), percent(p["forced"])] for p in points]  # fmt: skip
     return ["tokens of reasoning allowed", "n", "right", "95 % interval", "used", "closed by force"], rows
 
 
 def _controls(found: Mapping[str, Any]) -> Grid:
-    rows = [[name, f"{c['n']:,}", percent(c["value"]), _points(c["difference"]), percent(c["contribution"]),
+    rows = [[name, f"{c['n']:,}", percent(c["value"]), points(c["difference"]), percent(c["contribution"]),
              percent(c["flips"])] for name, c in found.get("controls", {}).items()]  # fmt: skip
     return ["in the place of the sound", "n", "right", "the sound is worth", "of what can be gained",
             "answers changed"], rows  # fmt: skip
@@ -160,17 +160,17 @@ def _grounding(found: Mapping[str, Any]) -> Grid:
 def _flat(value: Any) -> list[str]:
     """A number, or [value, low, high]."""
     if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 3:
-        return [_number(value[0]), f"{_number(value[1])} to {_number(value[2])}"]
-    return [_number(value), ""]
+        return [number(value[0]), f"{number(value[1])} to {number(value[2])}"]
+    return [number(value), ""]
 
 
-def _points(difference: Sequence[float | None]) -> str:
+def points(difference: Sequence[float | None]) -> str:
     value, low, high = difference
     if value is None or low is None or high is None:
         return DASH
     return f"{100 * value:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
-def _number(value: Any) -> str:
+def number(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, int | float) and abs(value) < 1_000 else (
         f"{value:,.0f}" if isinstance(value, int | float) else DASH)  # fmt: skip

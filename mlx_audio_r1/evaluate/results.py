@@ -12,6 +12,7 @@ itself leaves out.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -84,6 +85,20 @@ class ResultFile(RecordFile[Result]):
 
     def __init__(self, folder: Path, head: Mapping[str, Any]):
         super().__init__(folder / RESULTS, {"results": 1, **head}, Result.from_dict, _another, EvaluationError)
+
+
+def read_results(folder: Path) -> list[Result]:
+    """The whole rows of a run, which may be going on. Raises EvaluationError where there are none."""
+    path = folder / RESULTS
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+        if "results" not in json.loads(lines[0]):
+            raise ValueError
+        return [Result.from_dict(json.loads(line)) for line in lines[1:] if line.endswith(b"\n")]
+    except OSError as error:
+        raise EvaluationError(f"{path}: {error.strerror}; run audio-r1 eval run first") from None
+    except (ValueError, KeyError, TypeError, IndexError):
+        raise EvaluationError(f"{path}: is of no run; run audio-r1 eval run first") from None
 
 
 def _another(found: Mapping[str, Any], head: Mapping[str, Any]) -> str:

@@ -19,8 +19,8 @@ from mlx_audio_r1.evaluate.comparable import comparable
 from mlx_audio_r1.evaluate.grounding_summary import read_measured, summed_up
 from mlx_audio_r1.evaluate.hearing import of_hearing
 from mlx_audio_r1.evaluate.judge_words import Words
-from mlx_audio_r1.evaluate.judging import judge_replies, read_results, with_judged
-from mlx_audio_r1.evaluate.results import ITEMS, SCORES, Result
+from mlx_audio_r1.evaluate.judging import judge_replies, with_judged
+from mlx_audio_r1.evaluate.results import ITEMS, SCORES, Result, read_results
 from mlx_audio_r1.evaluate.run import read_run
 from mlx_audio_r1.evaluate.score_rows import ScoreRow, read_scores, score_row, write_scores
 from mlx_audio_r1.evaluate.scorers import SCORERS, scorer

@@ -82,7 +82,7 @@ def summarise(parts: Iterable[Table], run: Mapping[str, Any], **more: Mapping[st
 
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
     """Raises DiskError."""
-    write_file(folder / SUMMARY, json.dumps(_finite(summary), indent=1, ensure_ascii=False) + "\n")
+    write_file(folder / SUMMARY, json.dumps(finite(summary), indent=1, ensure_ascii=False) + "\n")
 
 
 def summary_of(part: Table) -> dict[str, Any]:
@@ -171,10 +171,10 @@ def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values) if values else math.nan
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """JSON has no NaN: null."""
     if isinstance(value, Mapping):
-        return {str(key): _finite(inner) for key, inner in value.items()}
+        return {str(key): finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
+        return [finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
