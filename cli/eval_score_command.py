@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mlx_audio_r1.evaluate.judge_words import Words
     from mlx_audio_r1.judges.judge import JudgeConfig
 
+MOST_REASONS = 3  # that are named; summary.json and the report have all
 JUDGE = (
     click.option("--judge", metavar="URL|mlx:MODEL|file",
                  help="Who judges what no rule can: an OpenAI-compatible server, a local model, or people."),
@@ -21,6 +22,7 @@ JUDGE = (
                  help="The authors' prompt from your copy of it; may be given several times."),
     click.option("--judge-api-key", envvar="OPENAI_API_KEY", show_envvar=True, help="Of the server."),
 )
+STILL_TO_JUDGE = 3  # exit code
 Judged = tuple["JudgeConfig | None", str | None, dict[str, "Words"]]
 
 
@@ -67,7 +69,7 @@ def score(folder: Path, as_json: bool, no_progress: bool, **options: Any) -> Non
 
     DIR is a folder of `audio-r1 eval run`. With --judge also the scorers that need one; what a judge has said
     is kept, so it is asked about new replies alone. `file` writes judge_requests.jsonl and reads
-    judge_responses.jsonl.
+    judge_responses.jsonl. Exit code 0: all is scored, 3: people have still to judge.
 
     \b
     Examples:
@@ -75,7 +77,10 @@ def score(folder: Path, as_json: bool, no_progress: bool, **options: Any) -> Non
       audio-r1 eval score runs/4bit --judge https://host/v1 --judge-model gpt-4o-mini
       audio-r1 eval score runs/4bit --judge file --json | jq .benches
     """
-    show_outcome(folder, judge_given(options), as_json, shown=not no_progress)
+    judge = judge_given(options)
+    show_outcome(folder, judge, as_json, shown=not no_progress)
+    if judge[0] and _told_to_judge(folder):
+        raise SystemExit(STILL_TO_JUDGE)
 
 
 def show_outcome(folder: Path, judge: Judged, as_json: bool, shown: bool) -> dict[str, Any]:
@@ -98,6 +103,17 @@ def show_outcome(folder: Path, judge: Judged, as_json: bool, shown: bool) -> dic
     return summary
 
 
+def _told_to_judge(folder: Path) -> bool:
+    """Say which verdicts are still to come, if any are."""
+    from mlx_audio_r1.evaluate.judging import waiting_in
+    from mlx_audio_r1.judges.judge import REQUESTS, RESPONSES
+
+    if waiting := waiting_in(folder):
+        click.echo(f"{folder / REQUESTS}: {waiting:,} verdicts are still to come; write them to {RESPONSES} "
+                   "beside it and run the same command again", err=True)  # fmt: skip
+    return bool(waiting)
+
+
 def _show(summary: dict[str, Any]) -> None:
     """The table of benchmarks, and whether its numbers may stand beside published ones."""
     from mlx_audio_r1.evaluate.report_tables import headline, table
@@ -105,5 +121,7 @@ def _show(summary: dict[str, Any]) -> None:
     click.echo(table(*headline(summary["benches"])))
     for name, found in summary["benches"].items():
         reasons = found.get("comparable", {}).get("reasons", [])
-        said = f"not paper-comparable: {'; '.join(reasons)}" if reasons else "paper-comparable"
+        more = [f"{len(reasons) - MOST_REASONS} reasons more"] if len(reasons) > MOST_REASONS else []
+        told = "; ".join([*reasons[:MOST_REASONS], *more])
+        said = f"not paper-comparable: {told}" if reasons else "paper-comparable"
         click.echo(f"{name}: {said}", err=True)
