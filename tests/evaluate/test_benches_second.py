@@ -187,6 +187,16 @@ def test_conversations_are_sounds_of_the_person_and_texts_of_the_assistant(tmp_p
     assert two.groups == {"axis": "VOICE_EDITING", "turns": "2"}
 
 
+def test_the_card_of_the_conversations_has_what_a_judge_is_asked(tmp_path):
+    pytest.importorskip("pyarrow")
+    path = layouts.audio_mc(tmp_path / "p")
+    assert item_words(imported("audio-mc", path, tmp_path / "a")[0]) is None
+    prompt = "Look at «conversation_history».\n```json\n{}\n```\nPoint: «rubric_item»"
+    (path / "README.md").write_text(f"# Card\n```\nother\n```\n````\n{prompt}\n````\nEnd\n", encoding="utf-8")
+    words = item_words(imported("audio-mc", path, tmp_path / "b")[0])
+    assert (words.user, words.source) == (prompt, "its card")
+
+
 @pytest.mark.parametrize(("changes", "says"), [
     ({"rubric": "be nice"}, "rubric 'be nice': expected a list of points"),
     ({"rubric": "[]"}, r"rubric '\[\]': expected a list of points"),

@@ -1,20 +1,23 @@
 """Audio MultiChallenge: conversations of up to eight turns; the model speaks last, by a rubric.
 
 Read are the parquet files. What the person says is sound, what the assistant said before is the reference text,
-and there is no system turn: the fixed context of the paper. The surprise: the rubric is a list written down as
-text, as JSON or as Python writes it.
+and there is no system turn: the fixed context of the paper. What a judge is asked stands in the data set's
+README.md, and is taken from there if it lies beside the files. The surprise: the rubric is a list written down
+as text, as JSON or as Python writes it.
 """
 
 from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mlx_audio_r1.errors import EvaluationError
 from mlx_audio_r1.evaluate.bench import AUDIO, Bench, Question
+from mlx_audio_r1.evaluate.judge_words import IN_REF, prompt_text
 from mlx_audio_r1.evaluate.parquet import parquet_files, read_parquet, sound
 from mlx_audio_r1.evaluate.profiles import step_profile
 from mlx_audio_r1.evaluate.rows import Row, groups_of
@@ -25,6 +28,8 @@ from mlx_audio_r1.tasks.judged import Judged
 COLUMNS = ("id", "axis", "user_turn_1_audio", "user_turn_1_transcript", "rubric")
 MOST_TURNS = 8
 AXES = {"INFERENCE_MEMORY": 132, "INSTRUCTION_RETENTION": 120, "SELF_COHERENCE": 83, "VOICE_EDITING": 117}
+CARD, JUDGE_MARKS = "README.md", ("«conversation_history»", "«rubric_item»")
+_FENCED = re.compile(r"^(`{3,})[^\n`]*\n(.*?)^\1\s*$", re.DOTALL | re.MULTILINE)
 POINT_NAMES = ("rubric_item", "criterion", "criteria", "rubric", "text", "description")  # where it is an object
 
 
@@ -34,11 +39,22 @@ def read(path: Path) -> Iterator[Question]:
     if not files:
         raise EvaluationError(f"{path}: no parquet file in it; give the folder with those of audiomc")
     for file in files:
+        judge = judge_words(file)
         for row in read_parquet(file, COLUMNS):
-            yield _question(row, file.parent)
+            yield _question(row, judge, file.parent)
 
 
-def _question(row: Row, folder: Path) -> Question:
+def judge_words(file: Path) -> dict[str, dict[str, str]]:
+    """{"judge": ...} of the card beside a file or above its folder; {} where there is none."""
+    for card in (file.parent / CARD, file.parent.parent / CARD):
+        fenced = _FENCED.findall(prompt_text(card)) if card.is_file() else []
+        found = next((text for _, text in fenced if all(mark in text for mark in JUDGE_MARKS)), None)
+        if found:
+            return {IN_REF: {"user": found.strip(), "source": "its card"}}
+    return {}
+
+
+def _question(row: Row, judge: Mapping[str, Any], folder: Path) -> Question:
     last = max((n for n in range(1, MOST_TURNS + 1) if _is_there(row, n)), default=0)
     turns: list[Turn] = []
     conversation = []
@@ -60,7 +76,7 @@ def _question(row: Row, folder: Path) -> Question:
         target=Judged(rubric=rubric_of(row)),
         groups={**groups_of(row, {"axis": "axis"}), "turns": str(last)},
         turns=tuple(turns),
-        ref={"conversation": conversation, "transcript": conversation[-1]["text"]},
+        ref={"conversation": conversation, "transcript": conversation[-1]["text"], **judge},
     )
 
 
