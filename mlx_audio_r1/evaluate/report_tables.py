@@ -50,10 +50,23 @@ def scorers(found: Mapping[str, Any]) -> Grid:
 
 
 def groups(found: Mapping[str, Any], group: str) -> Grid:
-    """The primary scorer's number in each value of a group."""
+    """The primary scorer's number in each value of a group; without thinking and under controls too."""
     own = found["scorers"][found["primary"]]["groups"].get(group, {})
-    rows = [[value, f"{s['n']:,}", percent(s["value"]), interval(s)] for value, s in own.items()]
-    return [group, "n", "right", "95 % interval"], rows
+    beside = _beside(found, group)
+    rows = [[value, f"{s['n']:,}", percent(s["value"]), interval(s), percent(s["chance"]),
+             *(percent(known.get(value)) for known in beside.values())]
+            for value, s in own.items()]  # fmt: skip
+    return [group, "n", "right", "95 % interval", "chance", *beside], rows
+
+
+def _beside(found: Mapping[str, Any], group: str) -> dict[str, dict[str, float]]:
+    """Name of a column -> value of the group -> accuracy."""
+    budgets = found.get("budgets") or {"points": [], "groups": {}}
+    controls = {name: known["groups"].get(group, {}) for name, known in (found.get("controls") or {}).items()}
+    if not budgets["points"] or budgets["points"][0]["budget"] != 0:  # they ascend
+        return controls
+    direct = {value: own[0] for value, own in budgets["groups"].get(group, {}).items()}
+    return {"no thinking": direct, **controls}
 
 
 def paper_table(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]], list[str]]:

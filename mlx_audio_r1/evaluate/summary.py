@@ -107,8 +107,8 @@ def scored(one: Scorer, by: By, items: Mapping[str, Item]) -> dict[str, Any]:
     for uid, scores in by.items():
         for group, value in items[uid].groups.items():
             groups[group][str(value)][uid] = scores
-    split = {group: {value: number(one, own) for value, own in sorted(values.items())}
-             for group, values in groups.items()}  # fmt: skip
+    split = {group: {value: {**number(one, own), "chance": _mean([items[uid].chance for uid in own])}
+                     for value, own in sorted(values.items())} for group, values in groups.items()}  # fmt: skip
     return {"title": one.title, "error": one.error, **number(one, by), "groups": split}
 
 

@@ -63,16 +63,17 @@ def budgets(part: Table, primary: str) -> dict[str, Any]:
     if not given:
         return {}
     points = [_point(part, primary, budget) for budget in [*given, FULL]]
-    return {"points": points, "groups": _grouped(part, primary, [*given, FULL]), **_trend(part, primary, given)}
+    split = _grouped(part, [part.by_item(primary, budget) for budget in [*given, FULL]])
+    return {"points": points, "groups": split, **_trend(part, primary, given)}
 
 
-def _grouped(part: Table, primary: str, given: Sequence[int]) -> dict[str, dict[str, list[float]]]:
-    """group -> value -> accuracy under each budget."""
+def _grouped(part: Table, asked: Sequence[Scores]) -> dict[str, dict[str, list[float]]]:
+    """group -> value -> accuracy each time."""
     marks: dict[str, dict[str, list[list[float]]]] = {}
-    for at, budget in enumerate(given):
-        for uid, scores in part.by_item(primary, budget).items():
+    for at, by in enumerate(asked):
+        for uid, scores in by.items():
             for group, value in part.items[uid].groups.items():
-                places = marks.setdefault(group, {}).setdefault(str(value), [[] for _ in given])
+                places = marks.setdefault(group, {}).setdefault(str(value), [[] for _ in asked])
                 places[at].append(_mark(scores))
     return {group: {value: [_mean(own) for own in places] for value, places in sorted(values.items())}
             for group, values in marks.items()}  # fmt: skip
@@ -118,7 +119,9 @@ def controls(part: Table, primary: str) -> dict[str, Any]:
         if uids:
             flips = [x.parsed != y.parsed for u in uids for x, y in zip(read[u], changed[u], strict=False)]
             known = _control({u: real[u] for u in uids}, {u: other[u] for u in uids})
-            found[name] = {**known, "flips": _mean(list(map(float, flips)))}
+            split = {group: {value: means[0] for value, means in values.items()}
+                     for group, values in _grouped(part, [other]).items()}  # fmt: skip
+            found[name] = {**known, "flips": _mean(list(map(float, flips))), "groups": split}
     return found
 
 

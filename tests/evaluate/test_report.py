@@ -8,8 +8,8 @@ import pytest
 from mlx_audio_r1.errors import EvaluationError
 from mlx_audio_r1.evaluate.failures import failures
 from mlx_audio_r1.evaluate.paper import PUBLISHED, average, band
-from mlx_audio_r1.evaluate.report import write_report
-from mlx_audio_r1.evaluate.report_tables import headline, paper_table, table
+from mlx_audio_r1.evaluate.report import RunFolder, write_report
+from mlx_audio_r1.evaluate.report_tables import groups, headline, paper_table, table
 from mlx_audio_r1.evaluate.results import FULL, RESULTS, SUMMARY, read_results
 from tests.evaluate.hand import item, result, write_run
 from tests.evaluate.hand import table as made
@@ -107,6 +107,15 @@ def test_the_same_wrong_answer_every_time():
 def test_a_run_without_replies_has_a_page(tmp_path):
     html, _ = write_report(write_run(tmp_path / "run", [item(0)], []))
     assert "mmau" in html.read_text()
+
+
+def test_groups_stand_beside_no_thinking_and_another_sound(full):
+    found = RunFolder(full).summary["benches"]["mmau"]
+    columns, rows = groups(found, "task")
+    assert columns == ["task", "n", "right", "95 % interval", "chance", "no thinking", "silence"]
+    assert [row[:3] + row[4:] for row in rows] == [
+        ["music", "3", "33.3 %", "25.0 %", "0.0 %", "0.0 %"],
+        ["sound", "3", "33.3 %", "25.0 %", "0.0 %", "33.3 %"]]  # fmt: skip
 
 
 def test_what_cannot_be_read_is_said(full):

@@ -24,7 +24,8 @@ def test_numbers_of_a_bench():
     assert found["primary"] == "mmau.official" and found["items"] == 8 and found["samples"] == 1
     assert (own["n"], own["unparsed"], own["left_out"]) == (8, 3, 0)
     assert (own["value"], own["low"], own["high"]) == wilson(4, 8)
-    assert own["groups"]["task"]["sound"]["value"] == 2 / 4 and own["groups"]["task"]["music"]["n"] == 4
+    assert own["groups"]["task"]["sound"]["value"] == 2 / 4 and own["groups"]["task"]["sound"]["chance"] == 0.25
+    assert own["groups"]["task"]["music"]["n"] == 4
     assert (found["replies"], found["errors"], found["unfinished"]) == (8, 1, 1)
     assert found["tokens"] == 8 * 13 and found["prompt_tokens"] == 320 and found["audio_seconds"] == 16.0
     assert found["thinking_tokens"] == {"mean": 10.0, "median": 10.0, "most": 10.0}
@@ -92,6 +93,7 @@ def test_controls_are_paired_with_the_true_sound():
     assert found["value"] == 0.25 and found["difference"][0] == 0.5
     assert found["contribution"] == pytest.approx((0.75 - 0.25) / 0.75)
     assert found["retention"] == pytest.approx(1 / 3) and found["flips"] == 0.5
+    assert found["groups"]["task"] == {"music": 0.0, "sound": 0.5}
 
 
 def test_letters_chosen_against_letters_right():
