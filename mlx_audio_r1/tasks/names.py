@@ -80,6 +80,7 @@ class Names:
             if key := self.key(way):
                 self.by_key.setdefault(key, name)
         self.by_words = _by_words(self.by_key)
+        self.by_bare = _by_bare(self.by_key)
 
     @classmethod
     def of(cls, options: Iterable[str]) -> Names:
@@ -87,12 +88,15 @@ class Names:
         return cls({option: (option,) for option in options})
 
     def exact(self, text: str) -> str | None:
-        """The name that the whole text is, an article in front of it aside."""
+        """The name that the whole text is, an article in front of either aside."""
         key = self.key(text)
-        found = self.by_key.get(key)
-        if found is None and (article := _ARTICLE.match(key)):
-            found = self.by_key.get(key[article.end() :])
-        return found or self.by_words.get(_words(key))
+        bare = _without_article(key)
+        return (
+            self.by_key.get(key)
+            or self.by_key.get(bare)
+            or self.by_bare.get(bare)
+            or self.by_words.get(_words(key))
+        )
 
     def mentions(self, text: str) -> list[Mention]:
         """Every name that the text gives and does not deny, in order."""
@@ -160,6 +164,17 @@ def _by_words(by_key: Mapping[str, str]) -> dict[str, str]:
     """words of a key -> name, where the words alone still tell the names apart: "yes twice" is "yes, twice"."""
     made = {_words(key): name for key, name in by_key.items()}
     return made if len(made) == len(by_key) and "" not in made else {}
+
+
+def _by_bare(by_key: Mapping[str, str]) -> dict[str, str]:
+    """keys without their article -> name, where that still tells the names apart: "bell" is "a bell"."""
+    made = {_without_article(key): name for key, name in by_key.items()}
+    return made if len(made) == len(by_key) and "" not in made else {}
+
+
+def _without_article(key: str) -> str:
+    article = _ARTICLE.match(key)
+    return key[article.end() :] if article else key
 
 
 def _words(key: str) -> str:

@@ -73,6 +73,20 @@ def test_letters_that_are_texts_of_other_options_are_texts():
     assert choose("A. C", options).option == "C"
 
 
+@pytest.mark.parametrize(
+    "reply", ["dog barking", "The dog barking", "B. dog barking", "A dog barking", "(B) the dog barking"]
+)
+def test_an_article_of_the_option_may_be_left_out(reply):
+    assert choose(reply, ("door slam", "a dog barking", "a cat", "a dog")).option == "a dog barking"
+
+
+def test_but_not_where_it_tells_options_apart():
+    assert choose("cats", ("A cats", "The cats")).option is None
+    assert (
+        choose("dog", ("dog", "A dog")).option == "dog" and choose("A dog", ("dog", "A dog")).option == "A dog"
+    )
+
+
 def test_a_number_right_behind_its_letter():
     assert choose("A.1,200 Hz", ("1,200 Hz", "120 Hz")).option == "1,200 Hz"
     assert choose("A.120 Hz", ("1,200 Hz", "120 Hz")).option != "1,200 Hz"
