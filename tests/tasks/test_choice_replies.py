@@ -56,6 +56,144 @@ NOT_BELL = (
     "wrong: B", "I don't think B", "B?", "I think so, but it may be a drum", "['A']", "{'answer': 'C'}",
 )  # fmt: skip
 
+OTHER_SETS = (  # options, the right one, replies that choose it, replies that do not
+    ((
+         "Yes", "No",
+     ), "Yes", (
+         "Yes", "yes.", "A", "A. Yes", "(A) Yes", "Yes, it is", "The answer is yes", "是", "是的", "对",
+         "True", "Yes, because I hear no drum", "It is true", "Yeah",
+     ), (
+         "No", "no, not yes", "B", "yes or no", "Is it yes? No.", "neither", "not yes", "unknown",
+         "Yes and no",
+     )),
+    ((
+         "No", "Yes",
+     ), "No", (
+         "No", "A", "A. No", "No, there is not", "no.", "否", "不是", "The answer is No.",
+         "There is no bell, so no.",
+     ), (
+         "Yes", "B", "B. Yes", "Yes, no doubt", "I know",
+     )),
+    ((
+         "2", "3", "4", "12",
+     ), "2", (
+         "2", "A", "A. 2", "There are 2", "2 times", "The answer is 2.", "A) 2", "2.", "(A) 2", "**2**",
+         "2个",
+     ), (
+         "12", "3", "1.2", "22", "B", "2 or 3", "2, 3", "20", "between 2 and 3", "not 2", "B. 2 3",
+     )),
+    ((
+         "120 BPM", "60 BPM", "90 BPM", "150 BPM",
+     ), "120 BPM", (
+         "120 BPM", "A. 120 BPM", "120 bpm", "About 120 BPM", "The tempo is 120 BPM",
+     ), (
+         "60", "1200 BPM", "60 BPM, not 120", "B",
+     )),
+    ((
+         "male", "female",
+     ), "male", (
+         "male", "A", "A. male", "Male.", "a male voice", "The speaker is male", "It's a male, not a female",
+     ), (
+         "female", "B", "B. female", "a female voice", "not male", "male or female",
+     )),
+    ((
+         "happy", "unhappy",
+     ), "happy", (
+         "happy", "A. happy", "The speaker sounds happy", "not unhappy, but happy",
+     ), (
+         "unhappy", "B. unhappy", "not happy", "sounds unhappy",
+     )),
+    ((
+         "None of the above", "bell", "drum", "All of the above",
+     ), "None of the above", (
+         "None of the above", "A", "none of the above.", "A. None of the above",
+         "The answer is none of the above",
+     ), (
+         "bell", "All of the above", "none", "B", "not A",
+     )),
+    ((
+         "Both A and B", "Only A", "Only B", "Neither",
+     ), "Both A and B", (
+         "Both A and B", "A. Both A and B", "(A) Both A and B", "The answer is: Both A and B",
+     ), (
+         "Only A", "B", "B. Only A", "Neither", "C. Only B",
+     )),
+    ((
+         "钢琴", "小提琴", "吉他", "鼓",
+     ), "钢琴", (
+         "钢琴", "A", "A. 钢琴", "A、钢琴", "答案是钢琴", "答案：A", "选A", "是钢琴的声音", "我听到的是钢琴",
+         "A.钢琴", "（A）钢琴", "钢琴。", "应该选择A", "【A】", "正确答案：A. 钢琴", "钢琴，不是吉他",
+         "不是吉他，而是钢琴",
+     ), (
+         "小提琴", "B", "不是钢琴", "钢琴和吉他", "B. 小提琴", "没有钢琴", "电子钢琴还是鼓", "选B",
+     )),
+    ((
+         "It is loud", "It is not loud", "It is quiet", "unclear",
+     ), "It is loud", (
+         "It is loud", "A. It is loud", "A", "It is loud.",
+     ), (
+         "It is not loud", "B. It is not loud", "not loud", "It is quiet", "It isn't loud",
+     )),
+    ((
+         "C major", "A minor", "G major", "D major",
+     ), "C major", (
+         "C major", "A. C major", "A", "C major.", "The key is C major", "(A) C major",
+         "the answer is C major",
+     ), (
+         "A minor", "B. A minor", "C", "C.", "G major", "B", "D major",
+     )),
+    ((
+         "A", "B", "C", "D",
+     ), "C", (
+         "C", "C.", "(C)", "C. C", "The answer is C", "option C", "C is played", "note C",
+     ), (
+         "A", "B", "D. D", "not C", "C or D",
+     )),
+    ((
+         "rising", "falling", "rising then falling", "flat",
+     ), "rising", (
+         "rising", "A. rising", "The pitch is rising", "rising.",
+     ), (
+         "rising then falling", "falling", "C", "first rising then falling", "rising, then falling",
+     )),
+    ((
+         "John", "Mary", "John and Mary", "nobody",
+     ), "John and Mary", (
+         "John and Mary", "C", "both John and Mary", "C. John and Mary",
+     ), (
+         "John", "Mary", "A", "John or Mary", "nobody",
+     )),
+    ((
+         "I", "II", "III", "IV",
+     ), "II", (
+         "II", "B", "B. II", "(B) II", "The answer is II",
+     ), (
+         "I", "III", "IV", "A. I", "C",
+     )),
+    ((
+         "a", "b",
+     ), "a", (
+         "a", "A", "(a)", "a.",
+     ), (
+         "b", "B",
+     )),
+    ((
+         "door slam", "a dog barking", "glass breaking", "a cat",
+     ), "a dog barking", (
+         "a dog barking", "dog barking", "A dog barking", "B. dog barking", "The dog barking", "B",
+         "I hear a dog barking.", "the sound of a dog barking",
+     ), (
+         "A", "a cat", "door slam", "A dog meowing", "a cat, no dog barking",
+     )),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "gold", "right", "wrong"), OTHER_SETS)
+def test_other_options(options, gold, right, wrong):
+    """Yes and no, numbers, units, denials, Chinese, letters, chords, options that name others."""
+    assert [reply for reply in right if choose(reply, options).option != gold] == []
+    assert [reply for reply in wrong if choose(reply, options).option == gold] == []
+
 
 @pytest.mark.parametrize("reply", BELL)
 def test_a_reply_that_chooses_the_bell(reply):
