@@ -79,7 +79,7 @@ def score(folder: Path, as_json: bool, no_progress: bool, **options: Any) -> Non
     """
     judge = judge_given(options)
     show_outcome(folder, judge, as_json, shown=not no_progress)
-    if judge[0] and _told_to_judge(folder):
+    if judge[0] and still_to_judge(folder):
         raise SystemExit(STILL_TO_JUDGE)
 
 
@@ -99,19 +99,21 @@ def show_outcome(folder: Path, judge: Judged, as_json: bool, shown: bool) -> dic
         sys.stdout.write((folder / "summary.json").read_text(encoding="utf-8"))
     else:
         _show(summary)
+    if judge[0] and (waits := still_to_judge(folder)):
+        click.echo(waits, err=True)
     click.secho(f"Report: {page}", dim=True, err=True)
     return summary
 
 
-def _told_to_judge(folder: Path) -> bool:
-    """Say which verdicts are still to come, if any are."""
+def still_to_judge(folder: Path) -> str:
+    """The line that says which verdicts are still to come, "" where none are."""
     from mlx_audio_r1.evaluate.judging import waiting_in
     from mlx_audio_r1.judges.judge import REQUESTS, RESPONSES
 
-    if waiting := waiting_in(folder):
-        click.echo(f"{folder / REQUESTS}: {waiting:,} verdicts are still to come; write them to {RESPONSES} "
-                   "beside it and run the same command again", err=True)  # fmt: skip
-    return bool(waiting)
+    if not (waiting := waiting_in(folder)):
+        return ""
+    return (f"{folder / REQUESTS}: {waiting:,} verdicts are still to come; write them to {RESPONSES} beside "
+            f"it, then run audio-r1 eval score {folder} --judge file")  # fmt: skip
 
 
 def _show(summary: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import importlib.util
 import io
 import math
 import re
+import warnings
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -89,7 +90,10 @@ def drawn(draw: Callable[[Axes], None], label: str, size: tuple[float, float] = 
         draw(figure.add_subplot())
         file = io.StringIO()
         unsaid = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(file, format="svg", transparent=True, metadata=unsaid)
+        with warnings.catch_warnings():
+            # only the font that text is measured by lacks them: the page draws it in its own
+            warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
+            figure.savefig(file, format="svg", transparent=True, metadata=unsaid)
     return Html(_inline(file.getvalue(), label))
 
 

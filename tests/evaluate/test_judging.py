@@ -4,7 +4,9 @@ import json
 from contextlib import contextmanager
 
 import pytest
+from click.testing import CliRunner
 
+from mlx_audio_r1.cli.main import cli
 from mlx_audio_r1.errors import EvaluationError, JudgeError
 from mlx_audio_r1.evaluate.benches import bench
 from mlx_audio_r1.evaluate.importing import import_bench
@@ -17,6 +19,7 @@ from mlx_audio_r1.evaluate.scoring import Score
 from mlx_audio_r1.judges.judge import CACHE, REQUESTS, RESPONSES, JudgeConfig, rows_of
 from mlx_audio_r1.tasks.item_files import read_items
 from tests.evaluate import layouts_second as layouts
+from tests.evaluate.test_scores import folder as run_folder
 from tests.mgrd.test_judges import server
 
 MINI = "gpt-4o-mini"
@@ -55,9 +58,9 @@ def test_a_server_judges_every_reply_in_the_words_of_the_download(tmp_path, dial
         judged = judge_replies(items, results, tmp_path, JudgeConfig(url, MINI))
     assert [judged.scores[r.key]["du.judge"].value for r in results] == [1.0, 0.0, 1.0, 0.0]
     assert judged.scores[results[0].key]["du.judge"].how == f"mark ({MINI}, its download)"
-    messages = seen[0][2]["messages"]
-    assert messages[0] == {"role": "system", "content": "评分。"}
-    assert messages[1]["content"].startswith("语速理解|")
+    assert all(body["messages"][0] == {"role": "system", "content": "评分。"} for _, _, body in seen)
+    # several are asked at once, so they arrive in any order
+    assert {body["messages"][1]["content"].partition("|")[0] for _, _, body in seen} == {"语速理解", "年龄"}
     assert seen[0][2]["temperature"] == 0 and seen[0][2]["max_tokens"] == 1024
     assert judged.waiting == 0
     told = json.loads((tmp_path / REPORT).read_text())["step-dialogue"]["du.judge"]
@@ -141,13 +144,13 @@ def test_people_are_waited_for_and_a_half_judged_reply_has_no_score(tmp_path):
     judged = judge_replies(items, results, tmp_path, config)
     requests = rows_of(tmp_path / REQUESTS)
     assert len(requests) == 4 and judged.scores == {}  # two points each; both scorers ask the same
-    assert judged.waiting == 8 and requests[0]["expects"]["criteria_met"] == "true or false"
+    assert judged.waiting == 4 and requests[0]["expects"]["criteria_met"] == "true or false"
     answers = [{"id": requests[0]["id"], "criteria_met": True},
                {"id": requests[1]["id"], "criteria_met": False},
                {"id": requests[2]["id"], "response": '{"criteria_met": true}'}]  # fmt: skip
     (tmp_path / RESPONSES).write_text("".join(json.dumps(answer) + "\n" for answer in answers))
     judged = judge_replies(items, results, tmp_path, config)
-    assert len(rows_of(tmp_path / REQUESTS)) == 4 and judged.waiting == 2
+    assert len(rows_of(tmp_path / REQUESTS)) == 4 and judged.waiting == 1
     found = judged.scores[results[0].key]
     assert (found["audiomc.judge"].value, found["audiomc.ars"].value) == (0.0, 0.5)
     assert found["audiomc.ars"].how == f"1 of 2 points (file: Ann, {OURS})"
@@ -272,3 +275,46 @@ def test_given_words_come_before_those_of_the_download(tmp_path, dialogue):
         judged = judge_replies(items, [result(uids[0])], tmp_path, JudgeConfig(url, MINI), words=given)
     assert seen[0][2]["messages"] == [{"role": "user", "content": "Mark Rome."}]
     assert judged.reports["step-dialogue"]["du.judge"].words == "mine.txt"
+
+
+# ---- as a person calls it
+
+
+def called(*arguments):
+    return CliRunner().invoke(cli, ["eval", "score", *map(str, arguments), "--no-progress"])
+
+
+def value_of(folder, name, one):
+    return json.loads((folder / "summary.json").read_text())["benches"][name]["scorers"][one]["value"]
+
+
+def test_people_are_asked_waited_for_and_heard(tmp_path, dialogue):
+    items, uids = dialogue
+    out = run_folder(tmp_path / "run", items.values(), [result(uid) for uid in uids])
+    first = called(out, "--judge", "file", "--judge-model", "Ann")
+    assert first.exit_code == 3
+    assert f"{out / REQUESTS}: 4 verdicts are still to come; write them to {RESPONSES}" in first.stderr
+    marks = [{"id": row["id"], "score": n / 4} for n, row in enumerate(rows_of(out / REQUESTS))]
+    (out / RESPONSES).write_text("".join(json.dumps(mark) + "\n" for mark in marks))
+    second = called(out, "--judge", "file", "--judge-model", "Ann")
+    assert second.exit_code == 0 and "still to come" not in second.stderr
+    assert value_of(out, "step-dialogue", "du.judge") == pytest.approx((0 + 1 + 2 + 3) / 16)
+    assert called(out).exit_code == 0  # without a judge what was said stays
+    assert value_of(out, "step-dialogue", "du.judge") == pytest.approx((0 + 1 + 2 + 3) / 16)
+
+
+def test_a_server_and_a_prompt_file_from_the_command_line(tmp_path, dialogue):
+    items, uids = dialogue
+    out = run_folder(tmp_path / "run", items.values(), [result(uid) for uid in uids])
+    prompt = tmp_path / "mine.txt"
+    prompt.write_text("Mark {model_answer}")
+    with server(['{"score": 0.5}']) as (url, seen):
+        done = called(out, "--judge", url, "--judge-model", MINI, "--judge-prompt", f"du.judge={prompt}",
+                      "--judge-api-key", "secret")  # fmt: skip
+    assert done.exit_code == 0 and value_of(out, "step-dialogue", "du.judge") == 0.5
+    assert seen[0][1]["Authorization"] == "Bearer secret"
+    assert seen[0][2]["messages"] == [{"role": "user", "content": "Mark Rome."}] and len(seen) == 1
+    assert not any("secret" in file.read_text("utf-8", "replace") for file in out.iterdir() if file.is_file())
+    wrong = called(out, "--judge", url, "--judge-prompt", f"du.judge={tmp_path / 'none.txt'}")
+    assert wrong.exit_code == 1
+    assert wrong.stderr.strip().endswith("none.txt: cannot be read (No such file or directory)")
