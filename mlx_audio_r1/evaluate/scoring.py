@@ -67,8 +67,11 @@ Scorer = RuleScorer | JudgeScorer
 
 
 def score(scorer: RuleScorer, item: Item, reply: Reply) -> Score:
-    """A reply that never ends its reasoning is scored as an empty one, whatever option its reasoning names:
-    so do the official scripts with our prediction files, and a word error rate counts its deletions."""
+    """A reply that never ends its reasoning is scored as an empty one, whatever option its reasoning names: so
+    do the official scripts with our prediction files, and a word error rate counts its deletions. What credit a
+    rule gives for silence (a refusal, a lot that is drawn) it does not get."""
     if reply.closed:
         return scorer.rule(reply.answer, item)
-    return replace(scorer.rule("", item), parsed=None, how="unfinished")
+    made = scorer.rule("", item)
+    value = made.value if made.value is None or scorer.error else 0.0
+    return replace(made, value=value, parsed=None, how="unfinished")

@@ -159,6 +159,12 @@ def test_an_unfinished_reply_is_an_empty_one():
     assert score(scorer("mmau.official"), item, reply).how == "unfinished"
 
 
+@pytest.mark.parametrize("name", ["voicebench.harm", "voicebench.mcq", "voicebench.bbh"])
+def test_a_reply_without_an_end_gets_no_credit_for_its_silence(name):
+    item = choice_item({"choices": ["w", "x", "y", "z"], "gold": 1}, extra={"reference": "B"})
+    assert value(name, "", item) > 0 and score(scorer(name), item, Reply("B", "B", closed=False)).value == 0.0
+
+
 def test_every_name_has_its_scorer():
     for name in SCORERS:
         assert scorer(name).name == name
