@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,8 @@ JUDGE = (
     click.option("--judge-model", default="", metavar="NAME", help="What the server calls it."),
     click.option("--judge-prompt", "judge_prompts", multiple=True, metavar="SCORER=FILE",
                  help="The authors' prompt from your copy of it; may be given several times."),
+    click.option("--judge-param", "judge_params", multiple=True, metavar="NAME=VALUE",
+                 help="Sent to a server in place of the authors' parameter; an empty VALUE leaves it out."),
     click.option("--judge-api-key", envvar="OPENAI_API_KEY", show_envvar=True, help="Of the server."),
 )
 STILL_TO_JUDGE = 3  # exit code
@@ -36,14 +39,28 @@ def judge_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def judge_given(options: dict[str, Any]) -> Judged:
     """The judge of these options, which are taken out: configuration, key, words by scorer."""
     kind, model, key = (options.pop(name) for name in ("judge", "judge_model", "judge_api_key"))
-    prompts = options.pop("judge_prompts")
+    prompts, params = options.pop("judge_prompts"), options.pop("judge_params")
     if kind is None:
-        if model or prompts:
-            raise click.UsageError("--judge-model and --judge-prompt go with --judge.")
+        if model or prompts or params:
+            raise click.UsageError("--judge-model, --judge-prompt and --judge-param go with --judge.")
         return None, None, {}
     from mlx_audio_r1.judges.judge import JudgeConfig
 
-    return JudgeConfig(kind, model), key, _words(prompts)
+    return JudgeConfig(kind, model, params=_params(params)), key, _words(prompts)
+
+
+def _params(given: tuple[str, ...]) -> dict[str, Any]:
+    """name -> value, as JSON where it is that; None where nothing stands behind the sign."""
+    found: dict[str, Any] = {}
+    for one in given:
+        name, sign, value = one.partition("=")
+        if not sign or not name:
+            raise click.UsageError(f"--judge-param {one}: give NAME=VALUE, such as temperature=0.")
+        try:
+            found[name] = json.loads(value) if value else None
+        except ValueError:
+            found[name] = value
+    return found
 
 
 def _words(prompts: tuple[str, ...]) -> dict[str, Words]:

@@ -83,9 +83,14 @@ def words_of(path: Path, scorer: JudgeScorer) -> Words:
         words = _of_script(path, scorer)
     else:
         words = Words(prompt_text(path), scorer.words.system, scorer.words.parts, str(path))
+    return checked(words, scorer)
+
+
+def checked(words: Words, scorer: JudgeScorer) -> Words:
+    """The words, where a judge would see the reply in them. Raises EvaluationError."""
     texts = [words.user, *words.parts.values()]
     if scorer.must and not any(mark in text for text in texts for mark in scorer.must):
-        raise EvaluationError(f"{path}: a prompt for {scorer.name} needs {' or '.join(scorer.must)}, "
+        raise EvaluationError(f"{words.source}: a prompt for {scorer.name} needs {' or '.join(scorer.must)}, "
                               "where the reply goes")  # fmt: skip
     return words
 

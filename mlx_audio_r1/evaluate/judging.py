@@ -22,7 +22,7 @@ from typing import Any
 
 from mlx_audio_r1.evaluate.bench import Bench
 from mlx_audio_r1.evaluate.benches import BENCHES, bench
-from mlx_audio_r1.evaluate.judge_words import OURS, Words, item_words
+from mlx_audio_r1.evaluate.judge_words import OURS, Words, checked, item_words
 from mlx_audio_r1.evaluate.results import FULL, REAL, Key, Result
 from mlx_audio_r1.evaluate.score_rows import ScoreRow
 from mlx_audio_r1.evaluate.scorers import SCORERS
@@ -30,7 +30,7 @@ from mlx_audio_r1.evaluate.scorers import scorer as scorer_of
 from mlx_audio_r1.evaluate.scorers.judged_reading import UNREADABLE
 from mlx_audio_r1.evaluate.scoring import JudgeScorer, Score
 from mlx_audio_r1.files import write_file
-from mlx_audio_r1.judges.judge import JudgeConfig, open_judge
+from mlx_audio_r1.judges.judge import LOCAL, JudgeConfig, open_judge
 from mlx_audio_r1.tasks.item import Item
 
 REPORT = "judge.json"
@@ -137,7 +137,7 @@ def who(config: JudgeConfig) -> str:
     """A judge as tables name it."""
     if config.kind == "file":
         return f"file: {config.model}" if config.model else "file"
-    return config.model or config.kind
+    return config.kind if config.kind.startswith(LOCAL) else config.model or config.kind
 
 
 def judges_of(bench: Bench) -> list[JudgeScorer]:
@@ -148,14 +148,15 @@ def judges_of(bench: Bench) -> list[JudgeScorer]:
 
 def reasons_against(bench: Bench, scorer: JudgeScorer, words: Words, config: JudgeConfig) -> tuple[str, ...]:
     """Why numbers of this judge in these words cannot be compared with published ones."""
-    named = config.model.rpartition("/")[2]
     found = []
-    if not bench.judge or named != bench.judge:
+    if not bench.judge or who(config).rpartition("/")[2].removeprefix("file: ") != bench.judge:
         found.append(f"judge differs: {who(config)}, published numbers are of {bench.judge or UNNAMED}")
     if words.source == OURS:
         found.append(OURS)
     elif scorer.official and words.sha256 != scorer.official:
         found.append(f"{words.source}: another prompt than the authors'")
+    found += [f"judge's {name} {value}, not {scorer.params[name]}" for name, value in config.params.items()
+              if name in scorer.params and value != scorer.params[name]]  # fmt: skip
     return tuple(found)
 
 
@@ -165,7 +166,7 @@ def _cases(result: Result, items: Mapping[str, Item], words: Mapping[str, Words]
         return []
     found = []
     for scorer in judges_of(bench(result.bench)):
-        chosen = words.get(scorer.name) or item_words(item) or scorer.words
+        chosen = checked(words.get(scorer.name) or item_words(item) or scorer.words, scorer)
         prompts = scorer.prompts(item, result.reply, chosen) if result.reply.closed else ()
         found.append(_Case(result, item, scorer, chosen, tuple(prompts)))
     return found

@@ -148,7 +148,7 @@ def open_judge(config: JudgeConfig, folder: Path, api_key: str | None = None, ex
     if config.kind == "file":
         return FileJudge(folder, expects, params={**config.params, **told(config.system, config.rater)})
     if config.kind.startswith(LOCAL) and config.kind != LOCAL:
-        most = int(config.params.get("max_tokens", config.max_tokens))
+        most = int(config.params.get("max_tokens") or config.max_tokens)
         return Cached(LocalJudge(config.kind.removeprefix(LOCAL), most, config.system), folder / CACHE)
     if config.kind.startswith(("http://", "https://")):
         judge = UrlJudge(

@@ -25,8 +25,8 @@ SHOWN = 200  # characters of a refusal
 
 class UrlJudge:
     """model: as the server calls it. timeout: s a request. retries: beyond the first try. sleep: for tests.
-    system: words before the prompt. params: sent beside, in place of ours. rater: who is asked of several; it
-    is not sent, and tells their replies apart in a cache."""
+    system: words before the prompt. params: sent beside, in place of ours, None: left out. rater: who of several;
+    it is not sent, and tells their replies apart in a cache."""
 
     def __init__(
         self,
@@ -45,7 +45,8 @@ class UrlJudge:
         self._model, self._key, self._sleep = model, api_key, sleep
         self._timeout, self._retries = timeout, retries
         self.name = f"{self._url} {model}".strip()
-        self._sent = {"temperature": 0, "max_tokens": max_tokens, **(params or {})}
+        sent = {"temperature": 0, "max_tokens": max_tokens, **(params or {})}
+        self._sent = {name: value for name, value in sent.items() if value is not None}
         self._before = [{"role": "system", "content": system}] if system else []
         self.params: Mapping[str, Any] = {**self._sent, **told(system, rater)}
 

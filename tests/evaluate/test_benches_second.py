@@ -97,7 +97,12 @@ def test_wildspeech_asks_by_sound_alone_and_counts_by_task_and_noise(tmp_path):
     assert items[1].groups == {"task": "prosodical", "noise": "natural_noise"}
     assert items[1].target == Judged(rubric=("- names country 0",))
     assert items[1].ref["transcript"] == "Which country is number 0?"
-    assert items[1].extra["row"]["additional_info"] == "stuttering"
+    written = bench("wildspeech").predictions(items, {items[1].uid: Reply("Hm.", "France.")})
+    assert json.loads(written["wildspeech_results.jsonl"]) == {
+        "user_query": "Which country is number 0?", "taskType": "prosodical", "checklist": "- names country 0",
+        "conversation_hash": "hash0", "modification_type": "natural_noise", "additional_info": "stuttering",
+        "response": ["France."],
+    }  # fmt: skip
 
 
 # ---- Step-*

@@ -189,6 +189,24 @@ def test_a_number_is_comparable_with_its_judge_and_its_prompt(name, one, words, 
     assert reasons_against(bench(name), scorer(one), asked_in, JudgeConfig("http://h/v1", model)) == reasons
 
 
+def test_a_local_model_is_not_the_one_it_is_called_and_other_parameters_are_told():
+    wild, one = bench("wildspeech"), scorer("wildspeech.judge")
+    local = reasons_against(wild, one, one.words, JudgeConfig("mlx:a/b", MINI))
+    assert local[0] == f"judge differs: mlx:a/b, published numbers are of {MINI}"
+    hotter = JudgeConfig("http://h/v1", MINI, params={"temperature": 1, "top_p": 0.95, "seed": 3})
+    assert reasons_against(wild, one, one.words, hotter) == (OURS, "judge's temperature 1, not 0.5")
+    people = reasons_against(wild, one, one.words, JudgeConfig("file", MINI))
+    assert people == (OURS,)  # who says that this judge wrote the file is believed
+
+
+def test_a_download_whose_prompt_has_no_place_for_the_reply_is_one_line(tmp_path):
+    path = layouts.step_dialogue(tmp_path / "p")
+    (path / "prompts/judge_user_prompt_template.txt").write_text("Is it right?")
+    items, uids = asked("step-dialogue", path, tmp_path / "import")
+    with refused(r"its download: a prompt for du.judge needs \{model_answer\}, where the reply goes"):
+        judge_replies(items, [result(uids[0])], tmp_path, JudgeConfig("file"))
+
+
 class Official(Words):
     """Words that have the digest of the authors' prompt, which is no part of this repository."""
 
@@ -315,6 +333,12 @@ def test_a_server_and_a_prompt_file_from_the_command_line(tmp_path, dialogue):
     assert seen[0][1]["Authorization"] == "Bearer secret"
     assert seen[0][2]["messages"] == [{"role": "user", "content": "Mark Rome."}] and len(seen) == 1
     assert not any("secret" in file.read_text("utf-8", "replace") for file in out.iterdir() if file.is_file())
+    with server(['{"score": 1}']) as (other, seen):
+        params = ["--judge-param", "max_tokens=", "--judge-param", "max_completion_tokens=900"]
+        assert called(out, "--judge", other, "--judge-model", "o", *params).exit_code == 0
+    assert {**seen[0][2], "messages": 0} == {"model": "o", "messages": 0, "temperature": 0,
+                                             "max_completion_tokens": 900}  # fmt: skip
+    assert called(out, "--judge", other, "--judge-param", "temperature").exit_code == 2
     wrong = called(out, "--judge", url, "--judge-prompt", f"du.judge={tmp_path / 'none.txt'}")
     assert wrong.exit_code == 1
     assert wrong.stderr.strip().endswith("none.txt: cannot be read (No such file or directory)")

@@ -6,15 +6,18 @@ several kinds of noise; their number in the data set is one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from mlx_audio_r1.errors import EvaluationError
 from mlx_audio_r1.evaluate.bench import AUDIO, Bench, Question
+from mlx_audio_r1.evaluate.benches.predictions import answered, json_lines
 from mlx_audio_r1.evaluate.parquet import parquet_files, read_parquet, sound
 from mlx_audio_r1.evaluate.profiles import step_profile
 from mlx_audio_r1.evaluate.rows import Row, groups_of
+from mlx_audio_r1.tasks.item import Item
 from mlx_audio_r1.tasks.judged import Judged
+from mlx_audio_r1.tasks.reply import Reply
 
 COLUMNS = ("audio", "user_query", "taskType", "checklist", "modification_type")
 GROUPS = {"taskType": "task", "modification_type": "noise"}
@@ -45,6 +48,12 @@ def _question(row: Row, number: int, folder: Path) -> Question:
     )
 
 
+def _predictions(items: Iterable[Item], replies: Mapping[str, Reply]) -> dict[str, str]:
+    """What tools/api_judge.py reads: an answer in text, in the place of three transcripts of one in speech."""
+    rows = ({**row.official, "response": [row.answer]} for row in answered(items, replies))
+    return {"wildspeech_results.jsonl": json_lines(rows)}
+
+
 BENCH = Bench(
     name="wildspeech",
     title="WildSpeech-Bench",
@@ -54,6 +63,7 @@ BENCH = Bench(
     expected={"": {"": 1100}},
     judge="gpt-4o-mini",
     license="CC-BY-4.0, parts of WildChat under its own",
+    predictions=_predictions,
     group_by=("task", "noise"),
     source="hub data set tencent/WildSpeech-Bench: its parquet files",
 )
