@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -35,7 +35,7 @@ from mlx_audio_r1.tasks.token_kinds import spelled
 from mlx_audio_r1.tokenizer import Tokenizer
 
 AHEAD_SECONDS = 600.0  # of decoded sound that may wait: 38 MB
-CACHE_BYTES = 1 << 30  # of features and read prompts, for budgets and controls of the same item
+CACHE_BYTES = 1 << 30  # of features and read prompts
 LEAST_TOKENS = 256  # a reply that memory has less room for is refused rather than cut
 
 
@@ -77,7 +77,6 @@ def ask(
 
     room: tokens of a prompt and its reply that memory has place for; a reply is kept within it.
     """
-    r1.prompt_cache = r1.prompt_cache or PromptCache(r1.name, CACHE_BYTES)
     desk, before = _Desk(r1.tokenizer, room), time.monotonic()
     with closing(Ahead(_ready(wanted, sounding), _cost, AHEAD_SECONDS)) as ready:
         requests = map(desk.request, ready)
@@ -86,6 +85,16 @@ def ask(
                 now = time.monotonic()
                 yield replace(result, seconds=round(now - before, 4))
                 before = now
+
+
+@contextmanager
+def shared_prompts(r1: AudioR1) -> Iterator[None]:
+    """Within, a sound or a prompt that is asked about again is not read again; for what comes item by item."""
+    before, r1.prompt_cache = r1.prompt_cache, PromptCache(r1.name, CACHE_BYTES)
+    try:
+        yield
+    finally:
+        r1.prompt_cache = before
 
 
 def _ready(wanted: Iterable[Wanted], sounding: Sounding) -> Iterator[_Ready]:

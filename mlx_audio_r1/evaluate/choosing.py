@@ -1,7 +1,6 @@
 """Which items a run asks: those of folders and built-in benchmarks, or a fair share of them.
 
-    sources = [open_source("mmau/", out), open_source("acoustic-world", out)]
-    items = chosen(sources[0].items, 100, seed=0, order=sources[0].group_by)
+    sources = open_sources(["mmau/", "acoustic-world"], out, Choosing(limit=100))
 
 A share is drawn from every group as large as the group is, whatever the order of the file. The surprise: which
 items are drawn depends on seed and uid alone, so the same share comes out of a file that was shuffled.
@@ -32,8 +31,8 @@ MINI, MINI_OF_MANY, MANY = 100, 200, 1_000  # items of --preset mini, of a bench
 
 @dataclass(frozen=True)
 class Source:
-    """The items of one folder. of: how many it has, where these are a share. reasons: why their numbers cannot
-    stand beside published ones."""
+    """The items of one benchmark. of: how many it has, where these are a share. reasons: why their numbers
+    cannot stand beside published ones."""
 
     bench: str
     items: list[Item]
@@ -56,10 +55,19 @@ class Choosing:
 def open_sources(
     names: Sequence[str], out: Path, choosing: Choosing, options: ImportOptions = AS_IT_IS
 ) -> list[Source]:
-    """The sources of these names with what is to be asked of each. Raises EvaluationError."""
-    found = [_share(open_source(name, out, options), choosing) for name in names]
-    check_unique([item for source in found for item in source.items])
-    return found
+    """What is to be asked of each benchmark, whatever files its items lie in. Raises EvaluationError."""
+    found: dict[str, Source] = {}
+    for name in names:
+        for source in open_source(name, out, options):
+            before = found.get(source.bench)
+            found[source.bench] = _joined(before, source) if before else source
+    check_unique([item for source in found.values() for item in source.items])
+    return [_share(source, choosing) for source in found.values()]
+
+
+def _joined(one: Source, other: Source) -> Source:
+    reasons = tuple(dict.fromkeys([*one.reasons, *other.reasons]))
+    return replace(one, items=[*one.items, *other.items], reasons=reasons)
 
 
 def _share(source: Source, choosing: Choosing) -> Source:
@@ -68,10 +76,10 @@ def _share(source: Source, choosing: Choosing) -> Source:
     return replace(source, items=asked_as(items, choosing.profile, choosing.option_style), of=len(source.items))
 
 
-def open_source(name: str, out: Path, options: ImportOptions = AS_IT_IS) -> Source:
+def open_source(name: str, out: Path, options: ImportOptions = AS_IT_IS) -> list[Source]:
     """A folder of an import, a file of items, or a benchmark that is made on the spot, below `out`.
 
-    Raises EvaluationError, or DataError with file:line.
+    A source for each benchmark in it. Raises EvaluationError, or DataError with file:line.
     """
     path = Path(name)
     if not path.exists() and name in BENCHES:
@@ -84,9 +92,12 @@ def open_source(name: str, out: Path, options: ImportOptions = AS_IT_IS) -> Sour
     if not items:
         raise EvaluationError(f"{file}: no items in it; import the benchmark again")
     report = read_report(file.parent)
-    own = items[0].bench
-    groups = bench(own).group_by if own in BENCHES else ()
-    return Source(own, items, groups, report.reasons if report else ("no import report",))
+    reasons = report.reasons if report else ("no import report",)
+    by_bench: dict[str, list[Item]] = {}
+    for item in items:
+        by_bench.setdefault(item.bench, []).append(item)
+    return [Source(own, its, bench(own).group_by if own in BENCHES else (), reasons)
+            for own, its in by_bench.items()]  # fmt: skip
 
 
 def _made(name: str, out: Path, options: ImportOptions) -> Path:

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from mlx_audio_r1 import __version__, adapter_files
 from mlx_audio_r1.errors import EvaluationError
 from mlx_audio_r1.evaluate import budgets as shorter
 from mlx_audio_r1.evaluate.arrange import profile_of
-from mlx_audio_r1.evaluate.asking import Wanted, ask, seed_for
+from mlx_audio_r1.evaluate.asking import Wanted, ask, seed_for, shared_prompts
 from mlx_audio_r1.evaluate.choosing import Source, check_unique
 from mlx_audio_r1.evaluate.controls import SHUFFLE, Sounding, check_controls
 from mlx_audio_r1.evaluate.grounding import LEVELS, GroundingFile, measure_replies, to_measure
@@ -35,7 +36,7 @@ from mlx_audio_r1.evaluate.option_measures import (
     take_orders,
     wanted_orders,
 )
-from mlx_audio_r1.evaluate.results import FULL, ITEMS, REAL, RESULTS, RUN, ResultFile
+from mlx_audio_r1.evaluate.results import FULL, ITEMS, REAL, RESULTS, RUN, Result, ResultFile
 from mlx_audio_r1.files import disk_errors, write_file
 from mlx_audio_r1.generate import Settings
 from mlx_audio_r1.prompt import AudioPart
@@ -45,6 +46,7 @@ from mlx_audio_r1.session import AudioR1
 from mlx_audio_r1.tasks.item import Item, Turn
 from mlx_audio_r1.tasks.item_files import item_to_json
 
+BUDGETS = "budgets"  # a phase
 Telling = Callable[[str, int, int], None]  # what is being done, rows there are, rows wanted
 
 
@@ -97,7 +99,8 @@ def run_items(
     for name, wanted in run.phases():
         run.do(name, wanted, tell)
     if running.grounding != "off":
-        run.ground(out, tell)
+        with shared_prompts(r1):
+            run.ground(out, tell)
     return out
 
 
@@ -113,17 +116,20 @@ class _Run:
         """What is to be done, each phase known when those before it are over."""
         yield "replies", list(self._plain())
         if self.running.lengths:
-            yield "budgets", list(self._shorter())
+            yield BUDGETS, list(self._shorter())
         for control in self.running.controls:
             yield control, list(self._controlled(control))
 
     def do(self, name: str, wanted: Sequence[Wanted], tell: Telling) -> None:
         left = sum(len(one.samples) for one in wanted)
         tell(name, 0, left)
-        rows = ask(self.r1, wanted, self.sounding, max_rows=self.running.max_rows, room=self.running.room)
-        for number, result in enumerate(rows, start=1):
-            self.file.append(result)
-            tell(name, number, left)
+        with shared_prompts(self.r1) if name == BUDGETS else nullcontext():
+            for number, result in enumerate(self._asked(wanted), start=1):
+                self.file.append(result)
+                tell(name, number, left)
+
+    def _asked(self, wanted: Sequence[Wanted]) -> Iterator[Result]:
+        return ask(self.r1, wanted, self.sounding, max_rows=self.running.max_rows, room=self.running.room)
 
     def ground(self, out: Path, tell: Telling) -> None:
         """Measure the replies, into grounding.jsonl."""
@@ -137,8 +143,7 @@ class _Run:
         _through("margins", measure_margins(self.r1, items, self.sounding, file), len(items), tell)
         items = of_options(self.items, ORDER, file)
         wanted = [w for item in items for w in wanted_orders([item], self._options_short(item), seed)]
-        rows = ask(self.r1, wanted, self.sounding, max_rows=self.running.max_rows, room=self.running.room)
-        _through("orders", take_orders(items, rows, seed, file), len(items), tell)
+        _through("orders", take_orders(items, self._asked(wanted), seed, file), len(items), tell)
 
     def _options_short(self, item: Item) -> dict[str, Any]:
         return {**self._options(item), "max_tokens": self.running.answer_tokens}
@@ -207,8 +212,9 @@ def _file(r1: AudioR1, sources: Sequence[Source], out: Path, running: Running) -
         drop_errors(out)
     file = ResultFile(out, head)
     items = [stored(item, out) for source in sources for item in source.items]
+    told = _told(head, sources, running, str(r1.adapter_path or ""))
     write_file(out / ITEMS, "".join(line_of(item_to_json(item)) for item in items))
-    write_file(out / RUN, json.dumps(_told(head, sources, running), indent=1, ensure_ascii=False) + "\n")
+    write_file(out / RUN, json.dumps(told, indent=1, ensure_ascii=False) + "\n")
     return file
 
 
@@ -217,8 +223,7 @@ def _head(r1: AudioR1, sources: Sequence[Source], running: Running) -> dict[str,
     head: dict[str, Any] = {
         "model": r1.name,
         "weights": fingerprint(r1.name, dated=False)[:16],
-        "adapter": str(r1.adapter_path or ""),
-        "adapter_weights": adapter_files.fingerprint(r1.adapter_path)[:16] if r1.adapter_path else "",
+        "adapter": adapter_files.fingerprint(r1.adapter_path)[:16] if r1.adapter_path else "",
         "seed": running.seed,
         "answer_tokens": running.answer_tokens,
     }
@@ -238,7 +243,9 @@ _ACTING = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_p
            "thinking_budget", "kv_bits", "kv_group_size", "quantized_kv_start")  # fmt: skip
 
 
-def _told(head: Mapping[str, Any], sources: Sequence[Source], running: Running) -> dict[str, Any]:
+def _told(
+    head: Mapping[str, Any], sources: Sequence[Source], running: Running, adapter: str
+) -> dict[str, Any]:
     """run.json: the head, and what else people want to know of it."""
     benches = {
         source.bench: {
@@ -249,7 +256,7 @@ def _told(head: Mapping[str, Any], sources: Sequence[Source], running: Running) 
     }  # fmt: skip
     asked = {"samples": running.samples, "budgets": running.lengths, "controls": list(running.controls),
              "control_budget": running.control_budget, "grounding": running.grounding}  # fmt: skip
-    return {**head, **asked, "bench": benches, "audio_r1": __version__}
+    return {**head, **asked, "bench": benches, "adapter_path": adapter, "audio_r1": __version__}
 
 
 def digest_of(items: Iterable[Item]) -> str:

@@ -188,6 +188,11 @@ def test_sources_are_folders_files_and_what_is_built_in(world_folder, tmp_path):
                        (str(tmp_path), "no items.jsonl in it")):  # fmt: skip
         with pytest.raises(EvaluationError, match=what):
             open_sources([name], tmp_path, Choosing())
+    mixed = [replace(item, bench=("a", "b")[i % 2]) for i, item in enumerate(read_relative(world_folder))]
+    (tmp_path / "mixed").mkdir()
+    store(tmp_path / "mixed", mixed)
+    found = open_sources([str(tmp_path / "mixed")], tmp_path, Choosing(limit=2))
+    assert [(s.bench, len(s.items), s.of) for s in found] == [("a", 2, 3), ("b", 2, 3)]
     with pytest.raises(EvaluationError, match="comes 2 times"):
         open_sources([str(world_folder)] * 2, tmp_path, Choosing())
     with pytest.raises(EvaluationError, match="no prompt profile 'x'; there are acoustic-world"):
