@@ -127,7 +127,7 @@ OFFICIAL = {
         by_sections(**{"Modality": "modality", "Category-wise": "category", "Sub-category": "sub_category"}),
     ),
     "mmsu": Official({"mmsu_predictions.jsonl": "mmsu.official"}, mmsu),
-    "air-bench-foundation": Official({"Foundation_result.jsonl": "airbench.official"}, airbench),
+    "air-bench-foundation": Official({"Foundation_result*.jsonl": "airbench.official"}, airbench),
     "spoken-mqa": Official({"spoken-mqa_*.json": "spokenmqa.official"}, spoken_mqa),
 }
 
