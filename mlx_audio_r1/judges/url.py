@@ -25,8 +25,8 @@ SHOWN = 200  # characters of a refusal
 
 class UrlJudge:
     """model: as the server calls it. timeout: s a request. retries: beyond the first try. sleep: for tests.
-    system: words before the prompt. params: sent beside, in place of ours, None: left out. rater: who of several;
-    it is not sent, and tells their replies apart in a cache."""
+    system: words before the prompt. params: sent beside, in place of ours, None: left out. rater: who of
+    several; it is not sent, and tells their replies apart in a cache."""
 
     def __init__(
         self,

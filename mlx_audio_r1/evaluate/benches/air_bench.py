@@ -68,7 +68,7 @@ def _kept(row: Row) -> dict[str, object]:
 
 
 def _predictions(items: Iterable[Item], replies: Mapping[str, Reply], name: str) -> dict[str, str]:
-    """What the score scripts read."""
+    """What score_foundation.py and score_chat.py read, where the file has the name they look for."""
     return {name: json_lines({**row.official, "response": row.answer} for row in answered(items, replies))}
 
 
