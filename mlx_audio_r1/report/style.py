@@ -35,7 +35,7 @@ th, td { text-align: left; vertical-align: top; padding: .3rem .75rem .3rem 0;
 .grid td, .grid th + th { text-align: right; padding-left: .75rem; }
 .wide { overflow-x: auto; }
 @media screen { .grid td, .grid thead th { white-space: nowrap; } }
-.plots + .wide, .across + .wide, .wide + .wide { margin-top: 1.25rem; }
+.plots + .wide, .across + .wide, .wide + .wide, .wide + .across { margin-top: 1.25rem; }
 .grid th[scope=row] { font-weight: normal; }
 .tiles { display: grid; grid-template-columns: repeat(4, 1fr); gap: .75rem; margin: 1rem 0; }
 @media (max-width: 44rem) { .tiles { grid-template-columns: 1fr 1fr; } }
