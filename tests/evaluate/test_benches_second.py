@@ -249,8 +249,21 @@ def test_a_choice_whose_answer_is_none_of_them_is_kept_and_cannot_be_right(tmp_p
     pytest.importorskip("pyarrow")
     rows = layouts.mmau_pro_rows()[:2]
     rows[0]["answer"] = "neither"
+    rows[1]["choices"] = ["Cello", None, "oboe", " "]
     items = imported("mmau-pro", layouts.mmau_pro(tmp_path / "p", rows), tmp_path / "out")
     assert items[0].target == Judged(("neither",))
+    assert items[1].target == Choice(("Cello", "oboe"), (1,))
+
+
+def test_what_an_instruction_asks_for_may_be_written_down_as_text(tmp_path):
+    pytest.importorskip("pyarrow")
+    rows = layouts.mmau_pro_rows()[3:]
+    rows[0] |= {"kwargs": '{"N": 2, "keyword": "dog"}', "audio_path": "data/3.wav"}
+    (told,) = imported("mmau-pro-instructions", layouts.mmau_pro(tmp_path / "p", rows), tmp_path / "out")
+    assert told.extra["kwargs"] == {"N": 2, "keyword": "dog"} and len(told.sounds) == 1
+    rows[0]["kwargs"] = "dog"
+    with pytest.raises(EvaluationError, match="row 1: kwargs: is not JSON"):
+        imported("mmau-pro-instructions", layouts.mmau_pro(tmp_path / "q", rows), tmp_path / "again")
 
 
 # ---- AIR-Bench
