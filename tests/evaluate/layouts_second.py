@@ -1,6 +1,7 @@
 """Synthetic downloads of the benchmarks beside the paper's first five: their layouts, other words and sounds.
 
-    name, make, parquet = LAYOUTS["step-spqa"]; path = make(tmp_path / "download")
+    name, make, parquet, count = LAYOUTS["step-spqa"]
+    path = make(tmp_path / "download")
 """
 
 # ruff: noqa: RUF001  (full-width marks are meant)
