@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from mlx_audio_r1.evaluate.meanings import meaning
 from mlx_audio_r1.evaluate.paper import PUBLISHED, TABLE_1, average, band
 from mlx_audio_r1.report.page import DASH
 
@@ -166,7 +167,8 @@ def _votes(found: Mapping[str, Any]) -> Grid:
 
 
 def _grounding(found: Mapping[str, Any]) -> Grid:
-    rows = [[name, *_flat(value)] for name, value in (found.get("grounding") or {}).items()]
+    measures = found.get("grounding") or {}
+    rows = [[": ".join(filter(None, (name, meaning(name)))), *_flat(value)] for name, value in measures.items()]
     return ["measure", "value", "95 % interval"], rows
 
 

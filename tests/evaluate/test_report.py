@@ -7,6 +7,7 @@ import pytest
 
 from mlx_audio_r1.errors import EvaluationError
 from mlx_audio_r1.evaluate.failures import failures
+from mlx_audio_r1.evaluate.meanings import GAINS, MEANINGS, meaning
 from mlx_audio_r1.evaluate.paper import PUBLISHED, average, band
 from mlx_audio_r1.evaluate.report import RunFolder, write_report
 from mlx_audio_r1.evaluate.report_tables import groups, headline, paper_table, table
@@ -107,6 +108,12 @@ def test_the_same_wrong_answer_every_time():
 def test_a_run_without_replies_has_a_page(tmp_path):
     html, _ = write_report(write_run(tmp_path / "run", [item(0)], []))
     assert "mmau" in html.read_text()
+
+
+def test_every_measure_of_grounding_is_explained():
+    over = [f"gain.{control}.{kind}" for control in ("silence", "shuffle") for kind in GAINS]
+    assert all(map(meaning, [*over, *MEANINGS])) and meaning("gain.silence.thinking").endswith("than silence does")
+    assert meaning("gain.noise.thinking") == meaning("new") == ""
 
 
 def test_groups_stand_beside_no_thinking_and_another_sound(full):
