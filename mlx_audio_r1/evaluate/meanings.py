@@ -18,7 +18,7 @@ MEANINGS = {
     "gain.thinking.auc": "does the gain of the reasoning tell true sounds from wrong ones? 0.5: no, 1: always",
     "gain.answer.auc": "the same of the gain of the answer",
     "gain.acoustic.auc": "the same of the gain of words of listening",
-    "early.area_over_curve": "how late in the reasoning the answer settles; 0: before it, 1: with its last word",
+    "early.area_over_curve": "how late in the reasoning the answer settles; 0: before it, 1: at its end",
     "retrieval.hit": "how often the reasoning picks the true sound among a few",
     "retrieval.reciprocal": "one over the place of the true sound among them",
     "retrieval.infonce": "what the reasoning tells about which sound it was, in nats",
