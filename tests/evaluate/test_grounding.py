@@ -39,7 +39,7 @@ def plain(r1, messages, ids, thinking=True):
     return logp[np.arange(len(ids)), list(ids)]
 
 
-@pytest.mark.parametrize(("name", "max_tokens"), [("nano", 1), ("nano", 600), ("tiny", 100_000)])
+@pytest.mark.parametrize(("name", "max_tokens"), [("nano", 600), ("tiny", 1)])
 def test_they_are_those_of_a_plain_pass(name, max_tokens, request, large_folder):
     """Different prompts, lengths and tails in one padded batch; a head that is tied and one that is not."""
     r1 = request.getfixturevalue(name)
@@ -63,8 +63,8 @@ def test_every_measure_separates_true_sounds_from_shuffled_ones(large_run):
     """The mandatory control: a reply under its own sound against the same reply under another item's sound."""
     measured = read_measured(large_run)
     found = summed_up(list(rows(large_run).values()), [], measured)
-    assert Counter(m.measure for m in measured) == {"gain": 12, "retrieval": 12, "margin": 6, "order": 6}
-    # A measure that tells nothing has an AUC of 0.5 +- 0.12 over 12 items; of these nano's are 0.9 and more.
+    assert Counter(m.measure for m in measured) == {"gain": 9, "retrieval": 9, "margin": 5, "order": 5}
+    # A measure that tells nothing has an AUC of 0.5 +- 0.14 over nine items; of these nano's are 0.9 and more.
     assert found["gain.thinking.auc"] > 0.85
     assert found["gain.acoustic.auc"] > 0.75
     assert found["retrieval.auc"] > 0.85

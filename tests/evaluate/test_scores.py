@@ -167,16 +167,15 @@ def test_numbers_of_nano_are_sane(large_run):
     found = score_run(large_run)["benches"]["acoustic-world"]
     full, every = found["scorers"]["world"]["value"], rows(large_run)
     points = {p["budget"]: p for p in found["budgets"]["points"]}
-    assert points.keys() == {0, 8, None} and points[None]["value"] == pytest.approx(full)
+    assert points.keys() == {0, None} and points[None]["value"] == pytest.approx(full)
     assert points[0]["thinking_tokens"] == 0 and points[0]["forced"] == 1.0
-    # 9 of 12 with thinking, 3 of 12 without it and 3 of 12 without the sound, where it was measured.
-    assert full >= 7 / 12 and points[0]["value"] < full and found["controls"]["silence"]["value"] < full
+    assert full >= 5 / 9 and points[0]["value"] < full and found["controls"]["silence"]["value"] < full
     assert found["controls"]["silence"]["flips"] > 0.5
     assert 0 <= found["grounding"]["early.area_over_curve"][0] <= 1
     assert found["grounding"]["order.correct"][0] <= 1
     assert found["tokens"] == sum(len(r.ids) for r in every.values())
     plain = [r for key, r in every.items() if key[2:] == (FULL, REAL)]
-    assert found["replies"] == len(plain) == 12
-    assert found["thinking_tokens"]["mean"] == math.fsum(r.thinking_tokens for r in plain) / 12
+    assert found["replies"] == len(plain) == 9
+    assert found["thinking_tokens"]["mean"] == math.fsum(r.thinking_tokens for r in plain) / 9
     reasons = found["comparable"]["reasons"]
     assert reasons == ["no published numbers", "no import report", "max_tokens 200, not 8192"]
