@@ -105,6 +105,7 @@ class Others:
         self._seed = seed
         self._by_bench: dict[str, list[Item]] = defaultdict(list)
         self._by_task: dict[tuple[str, str], list[Item]] = defaultdict(list)
+        self._sources = {item.uid: tuple(_source(part) for part in item.sounds) for item in items}
         for item in items:
             if item.sounds:
                 self._by_bench[item.bench].append(item)
@@ -113,14 +114,14 @@ class Others:
     def check(self) -> None:
         """Raises EvaluationError where the items of a benchmark have one sound between them."""
         for bench, own in self._by_bench.items():
-            if len({tuple(_sources(item)) for item in own}) < 2:
+            if len({self._sources[item.uid] for item in own}) < 2:
                 raise EvaluationError(f"{bench}: shuffle needs a second sound; ask more items, or leave it out")
 
     def of(self, item: Item, number: int = 0) -> Item:
         """The number-th of them. Raises EvaluationError where there are not so many."""
-        own = _sources(item)
+        own = self._sources[item.uid]
         for pool in (self._by_task[item.bench, task_of(item)], self._by_bench[item.bench]):
-            others = [other for other in pool if _sources(other) != own]
+            others = [other for other in pool if self._sources[other.uid] != own]
             if len(others) > number:
                 return self._drawn(item, others)[number]
         raise EvaluationError(f"{item.bench}: no {number + 2} items with different sounds; ask more of them")
@@ -138,9 +139,9 @@ def task_of(item: Item) -> str:
     return str(next(iter(item.groups.values()), ""))
 
 
-def _sources(item: Item) -> list[str]:
-    sources = [part.source for part in item.sounds]
-    return [str(source) if isinstance(source, str | Path) else str(id(source)) for source in sources]
+def _source(part: AudioPart) -> str:
+    """Tells sounds apart; those in memory by where they are."""
+    return str(part.source) if isinstance(part.source, str | Path) else str(id(part.source))
 
 
 def _seconds(item: Item) -> float:
