@@ -20,6 +20,7 @@ from mlx_audio_r1.evaluate.grounding import FILE, GAIN, RETRIEVAL, SILENCE, Meas
 from mlx_audio_r1.evaluate.option_measures import MARGIN, ORDER
 from mlx_audio_r1.evaluate.results import FULL, REAL, Result
 from mlx_audio_r1.evaluate.score_rows import ScoreRow
+from mlx_audio_r1.evaluate.summary_parts import resolver_of
 from mlx_audio_r1.tasks.lexicon import grounding
 from mlx_audio_r1.tasks.statistics import auc, bootstrap_mean
 
@@ -94,7 +95,7 @@ def _means(measure: str, rows: Sequence[Values], names: Sequence[str]) -> Summar
 def _early(results: Sequence[Result], rows: Sequence[ScoreRow]) -> Summary:
     """Area over the curve of "the same answer as with all the thinking" against the share of the thinking
     (Lanham et al. 2023): 0 where the first word settles it, 1 where only the last does."""
-    said = {row.key: next(iter(row.scores.values())).parsed for row in rows
+    said = {row.key: row.scores[resolver_of(list(row.scores))].parsed for row in rows
             if row.control == REAL and row.scores}  # fmt: skip
     lengths = {(r.uid, r.sample): r.thinking_tokens for r in results if r.budget == FULL and r.control == REAL}
     curves: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)

@@ -24,6 +24,11 @@ def interval(found: Mapping[str, Any]) -> str:
     return f"{100 * found['low']:.1f} to {100 * found['high']:.1f}"
 
 
+def result(own: Mapping[str, Any]) -> str:
+    """A scorer's number; that of errors says so."""
+    return percent(own.get("value")) + (" errors" if own.get("error") else "")
+
+
 def headline(benches: Mapping[str, Any]) -> Grid:
     """A line for each bench under its primary scorer."""
     return HEAD, [_line(name, found) for name, found in benches.items()]
@@ -35,7 +40,7 @@ def _line(name: str, found: Mapping[str, Any]) -> list[str]:
     told = DASH if published is None else " to ".join(f"{value:.1f}" for value in dict.fromkeys(published))
     thinking = found.get("thinking_tokens", {}).get("mean")
     return [
-        name, f"{own.get('n', 0):,}", percent(own.get("value")), interval(own), percent(found.get("chance")),
+        name, f"{own.get('n', 0):,}", result(own), interval(own), percent(found.get("chance")),
         told, f"{own.get('unparsed', 0):,}", f"{found['unfinished']:,}", f"{found['errors']:,}",
         DASH if thinking is None else f"{thinking:,.0f}",
     ]  # fmt: skip
@@ -44,7 +49,7 @@ def _line(name: str, found: Mapping[str, Any]) -> list[str]:
 def scorers(found: Mapping[str, Any]) -> Grid:
     """Every scorer of a bench."""
     rows = [
-        [s["title"] + (" (errors)" if s["error"] else ""), f"{s['n']:,}", percent(s["value"]), interval(s),
+        [s["title"], f"{s['n']:,}", result(s), interval(s),
          f"{s['left_out']:,}", f"{s['unparsed']:,}"] for s in found["scorers"].values()
     ]  # fmt: skip
     return ["scorer", "n", "value", "95 % interval", "left out by it", "unparsed"], rows
@@ -140,9 +145,9 @@ def _cell(value: str) -> str:
 
 
 def extras(found: Mapping[str, Any]) -> list[tuple[str, Grid]]:
-    """Title and table of budgets, controls, votes and grounding, where there are any."""
+    """Title and table of what else was measured."""
     made = [("Budgets", _budgets), ("Controls", _controls), ("Several samples", _votes),
-            ("Grounding", _grounding)]  # fmt: skip
+            ("Grounding", _grounding), ("Claims that it cannot hear", _hearing)]  # fmt: skip
     return [(title, grid) for title, make in made if (grid := make(found))[1]]
 
 
@@ -170,6 +175,18 @@ def _grounding(found: Mapping[str, Any]) -> Grid:
     measures = found.get("grounding") or {}
     rows = [[": ".join(filter(None, (name, meaning(name)))), *_flat(value)] for name, value in measures.items()]
     return ["measure", "value", "95 % interval"], rows
+
+
+def _hearing(found: Mapping[str, Any]) -> Grid:
+    own = found.get("hearing") or {}
+    split = [("all", own), *own.get("by", {}).items()] if own else []
+    rows = [[name, f"{part['n']:,}", percent(part["answer"][0]), _share(part["answer"]),
+             percent(part["thinking"][0])] for name, part in split]  # fmt: skip
+    return ["replies to", "n", "deny it in the answer", "95 % interval", "in the thinking"], rows
+
+
+def _share(rate: Sequence[float | None]) -> str:
+    return interval({"low": rate[1], "high": rate[2]})
 
 
 def _flat(value: Any) -> list[str]:

@@ -174,5 +174,10 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def resolver(part: Table) -> str:
-    """The scorer that says what was chosen; the primary one where no other does."""
-    return next((name for name in part.scorers if name.endswith("resolve")), part.scorers[0])
+    """The scorer that says what was chosen."""
+    return resolver_of(part.scorers)
+
+
+def resolver_of(names: Sequence[str]) -> str:
+    """The one of a bench's scorers that says what was chosen; the primary one where no other does."""
+    return next((name for name in names if name.endswith("resolve")), names[0])

@@ -10,7 +10,7 @@ from mlx_audio_r1.evaluate.failures import failures
 from mlx_audio_r1.evaluate.meanings import GAINS, MEANINGS, meaning
 from mlx_audio_r1.evaluate.paper import PUBLISHED, average, band
 from mlx_audio_r1.evaluate.report import RunFolder, write_report
-from mlx_audio_r1.evaluate.report_tables import groups, headline, paper_table, table
+from mlx_audio_r1.evaluate.report_tables import extras, groups, headline, paper_table, scorers, table
 from mlx_audio_r1.evaluate.results import FULL, RESULTS, SUMMARY, read_results
 from tests.evaluate.hand import item, result, write_run
 from tests.evaluate.hand import table as made
@@ -71,6 +71,13 @@ def test_every_part_is_on_the_page(full):
                  "<R1> (this run)", "| --- | ---: |"):  # fmt: skip
         assert part in said, part
     assert write_report(full) == (html, markdown) and html.read_text() == text
+
+
+def test_denials_of_hearing_are_shown():
+    rate = {"n": 50, "answer": [0.02, 0.004, 0.105], "thinking": [0.0, 0.0, 0.071]}
+    [(title, (_, rows))] = extras({"hearing": {**rate, "by": {"sound=silence": {**rate, "n": 10}}}})
+    assert title == "Claims that it cannot hear" and rows[1][:2] == ["sound=silence", "10"]
+    assert rows[0] == ["all", "50", "2.0 %", "0.4 to 10.5", "0.0 %"]
 
 
 def test_a_number_inside_the_band_is_said_to_be(tmp_path):
@@ -140,6 +147,13 @@ def test_what_cannot_be_read_is_said(full):
 
 def test_a_cell_of_markdown_stays_in_its_cell():
     assert table(["a|b", "c"], [["d\ne", "1"]]) == "| a\\|b | c |\n| --- | ---: |\n| d e | 1 |"
+
+
+def test_a_rate_of_errors_is_not_called_right():
+    own = {"title": "word error rate", "n": 2, "value": 0.05, "low": 0.0, "high": 0.1, "error": True,
+           "left_out": 0, "unparsed": 0}  # fmt: skip
+    found = {"scorers": {"asr.wer": own}, "primary": "asr.wer", "unfinished": 0, "errors": 0}
+    assert headline({"asr": found})[1][0][2] == scorers(found)[1][0][2] == "5.0 % errors"
 
 
 def test_a_bench_that_was_never_scored_has_a_line():
