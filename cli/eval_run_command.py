@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import click
 
 from mlx_audio_r1.cli.eval_score_command import judge_given, judge_options, show_outcome
 from mlx_audio_r1.cli.options import adapter_option, decoding_options, settings_given
+from mlx_audio_r1.cli.progress import clock
 
 SOME_FAILED, INTERRUPTED = 3, 130  # exit codes
 NOT_HERE = ("preset", "prefill_response", "max_kv_size")  # options of decoding that have no place in a run
@@ -113,9 +115,23 @@ def _run(benches: tuple[str, ...], out: Path, own: dict[str, Any], settings: dic
     notice_nano(r1.config.raw)
     watch = Watch(1, shown=not own["no_progress"])
     try:
-        run_items(r1, sources, out, running, watch.counting)
+        run_items(r1, sources, out, running, _Told(watch))
     finally:
         watch.counted()
+
+
+class _Told:
+    """Which phase it is, how far that is, and how long it may take: on a terminal."""
+
+    def __init__(self, watch: Any):
+        self._watch, self._name, self._since = watch, "", 0.0
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if name != self._name:
+            self._name, self._since = name, now
+        left = f" ({clock((now - self._since) / done * (total - done))} left)" if 0 < done < total else ""
+        self._watch.counting(f"{name}{left}", done, total)
 
 
 def _running(own: dict[str, Any], settings: dict[str, Any], seed: int, room: int | None) -> Any:

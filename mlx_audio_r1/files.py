@@ -6,6 +6,7 @@ MLX's own writer does not say when a disk is full, so arrays go through a Python
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -65,6 +66,18 @@ def write_arrays(path: Path, arrays: Mapping[str, mx.array], metadata: Mapping[s
 
     with written_aside(path) as file:
         mx.save_safetensors(file, dict(sorted(arrays.items())), {"format": "mlx", **(metadata or {})})
+
+
+def locked(file: IO[bytes]) -> bool:
+    """Take an open file for this process, as long as it is open; False when another has it. A file system
+    without locks is trusted."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def sync_folder(path: Path) -> None:

@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from mlx_audio_r1.evaluate.option_measures import (
     wanted_orders,
 )
 from mlx_audio_r1.evaluate.results import FULL, ITEMS, REAL, RESULTS, RUN, Result, ResultFile
-from mlx_audio_r1.files import disk_errors, write_file
+from mlx_audio_r1.files import disk_errors, locked, write_file
 from mlx_audio_r1.generate import Settings
 from mlx_audio_r1.prompt import AudioPart
 from mlx_audio_r1.prompt_cache import fingerprint
@@ -47,6 +47,7 @@ from mlx_audio_r1.tasks.item import Item, Turn
 from mlx_audio_r1.tasks.item_files import item_to_json
 
 BUDGETS = "budgets"  # a phase
+LOCK = ".lock"
 Telling = Callable[[str, int, int], None]  # what is being done, rows there are, rows wanted
 
 
@@ -95,12 +96,13 @@ def run_items(
     sounding = Sounding(items, r1.chunk_seconds, running.seed)
     if SHUFFLE in running.controls:
         sounding.others.check()
-    run = _Run(r1, items, sounding, running, _file(r1, sources, out, running))
-    for name, wanted in run.phases():
-        run.do(name, wanted, tell)
-    if running.grounding != "off":
-        with shared_prompts(r1):
-            run.ground(out, tell)
+    with _alone(out):
+        run = _Run(r1, items, sounding, running, _file(r1, sources, out, running))
+        for name, wanted in run.phases():
+            run.do(name, wanted, tell)
+        if running.grounding != "off":
+            with shared_prompts(r1):
+                run.ground(out, tell)
     return out
 
 
@@ -201,6 +203,18 @@ def settings_of(item: Item, running: Running) -> dict[str, Any]:
 
 
 # ---- the folder
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Raises EvaluationError where another run is at work in the folder."""
+    path = out / LOCK
+    with disk_errors(path):
+        out.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        if not locked(file):
+            raise EvaluationError(f"{out}: another run is at work in it; wait for it, or choose another -o")
+        yield
 
 
 def _file(r1: AudioR1, sources: Sequence[Source], out: Path, running: Running) -> ResultFile:

@@ -7,7 +7,6 @@ from the file alone, by id (and by sample), so lines may be in any order.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mlx_audio_r1.errors import DiskError, JobError
+from mlx_audio_r1.files import locked
 
 Record = dict[str, Any]
 
@@ -102,7 +102,7 @@ class RecordFile(Output):
             file = open(self.path, "ab")  # noqa: SIM115
         except OSError as error:
             raise DiskError(f"{self.path}: cannot be written ({error.strerror}); choose another -o") from None
-        if not _locked(file):
+        if not locked(file):
             file.close()
             raise JobError(f"{self.path}: another run is writing to it; wait for it or choose another -o")
         return file
@@ -135,7 +135,7 @@ class RecordFile(Output):
         aside = self.path.with_name(f".{self.path.name}.part")
         try:
             file = open(aside, "wb")  # noqa: SIM115
-            _locked(file)
+            locked(file)
             file.writelines(lines)
             file.flush()
             os.replace(aside, self.path)
@@ -151,14 +151,3 @@ class RecordFile(Output):
             self.failed.add(record["id"])
         else:
             self.asked[record["id"]] = record.get("file"), record.get("prompt")
-
-
-def _locked(file: BinaryIO) -> bool:
-    """False when somebody else has it; a file system without locks is trusted."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    return True

@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from mlx_audio_r1.errors import DataError, EvaluationError, PromptError
+from mlx_audio_r1.evaluate.asking import LEAST_TOKENS as LEAST
 from mlx_audio_r1.evaluate.choosing import Choosing, chosen, open_sources
 from mlx_audio_r1.evaluate.results import FULL, REAL
 from mlx_audio_r1.evaluate.run import Running, read_run
+from mlx_audio_r1.files import locked
+from mlx_audio_r1.footprint import prompt_tokens
 from mlx_audio_r1.tasks.boolean import Boolean
 from mlx_audio_r1.tasks.item import Item, Turn
 from mlx_audio_r1.tasks.item_files import read_items
@@ -129,6 +132,23 @@ def read_relative(folder):
     from mlx_audio_r1.tasks.item_files import item_from_json
 
     return [item_from_json(json.loads(line)) for line in (folder / "items.jsonl").read_text().splitlines()]
+
+
+def test_a_folder_that_another_run_is_at_work_in_is_left_alone(nano, world_folder, tmp_path):
+    with (tmp_path / ".lock").open("ab") as file:
+        assert locked(file)
+        with pytest.raises(EvaluationError, match="another run is at work in it"):
+            run_world(nano, world_folder, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_reply_is_kept_within_the_memory_there_is_for_it(nano, world_folder, tmp_path):
+    """Random tokens, which hardly ever end by themselves."""
+    asked = {"settings": {"temperature": 10.0, "max_tokens": 4_000}, "samples": 4, "room": LEAST + 300}
+    found = rows(run_world(nano, world_folder, tmp_path / "out", Choosing(limit=1), **asked))
+    longest = max(found.values(), key=lambda r: len(r.ids))
+    assert (longest.finish, longest.closed) == ("length", False)
+    assert len(longest.ids) == LEAST + 300 - prompt_tokens(longest.audio_seconds)
 
 
 def test_an_import_is_not_written_over(nano, world_folder):
