@@ -134,7 +134,7 @@ def _must_be_clean(text: KernelText, made: Generated) -> None:
 @lru_cache(maxsize=512)
 def _lint(text: KernelText, made: Generated, metal: tuple[int, int]) -> tuple[str, ...]:
     return (
-        *(f"header, {x}" for x in lint.check_tokens(text.header, metal)),
+        *(f"header, {x}" for x in lint.check_header(text.header, metal)),
         *lint.check_tokens(text.source, metal),
         *lint.check_compile(rewrite.to_cxx(made.text), made.expression),
     )

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from tests.metalsim import compiler
-from tests.metalsim.rewrite import VECTOR, blank_comments
+from tests.metalsim.rewrite import VECTOR, blank_comments, threadgroup_variables
 
 # From section 1.5 of the Metal Shading Language Specification, as far as other sources quote it.
 FORBIDDEN = {
@@ -22,6 +22,7 @@ FORBIDDEN = {
     r"\[[&=\w\s,]*\]\s*\([^()]*\)\s*(?:->\s*\w+\s*)?\{": "no lambda expressions in Metal",
     r"\b(?:struct|class)\s+\w+\s*(?:final\s*)?:(?!:)": "no derived classes in Metal",
     rf"(?<![\w>])\(\s*{VECTOR}\s*\)\s*[\w(]": "reinterprets or converts, by the compiler: write a constructor",
+    r"\batomic_(?!thread_fence)\w+\s*\([^;]*\bmemory_order_(?!relaxed)\w+": "Metal's are relaxed",
     r"\bthreadgroup\b[^;(){}*&]*=[^;]*;": "a threadgroup variable has no initialiser",
 }
 SINCE_METAL_4 = {
@@ -42,7 +43,7 @@ _SPACE = re.compile(r"\b(?:device|threadgroup|constant|thread)\b")
 _FLAGS = (
     "-DMSL_LINT", "-O0", "-fno-caret-diagnostics", "-Wno-everything", "-Werror=uninitialized",
     "-Werror=sometimes-uninitialized", "-Werror=conditional-uninitialized", "-Werror=return-type",
-    "-Werror=implicit-float-conversion", "-Wno-implicit-int-float-conversion", "-Werror=infinite-recursion",
+    "-Werror=vla", "-Werror=implicit-float-conversion", "-Wno-implicit-int-float-conversion", "-Werror=infinite-recursion",
     "-Werror=array-bounds", "-Werror=shift-count-overflow", "-Werror=division-by-zero",
 )
 
@@ -61,6 +62,12 @@ def check_tokens(source: str, metal: tuple[int, int] = (3, 1)) -> list[str]:
         found += [f"line {n}: `{m[1]} {m[2]} {m[3]}`: a pointer or reference needs an address space"
                   for n, m in _lines(clean, pattern) if not _has_space(clean, m)]
     return found
+
+
+def check_header(source: str, metal: tuple[int, int] = (3, 1)) -> list[str]:
+    """The same of functions that a kernel calls."""
+    own = [] if threadgroup_variables(source) == source else ["a threadgroup variable outside of a kernel"]
+    return [*check_tokens(source, metal), *own]
 
 
 def _lines(source: str, pattern: str) -> Iterator[tuple[int, re.Match[str]]]:

@@ -11,6 +11,8 @@ _DIRECTIVE = re.compile(r"^[ \t]*#(?:[^\n]*\\\n)*[^\n]*", re.M)
 VECTOR = r"(?:(?:metal::)?vec<[^<>;]*>|(?:u?(?:char|short|int|long)|b?float|half|bool)[234]\b)"
 _CONSTRUCTOR = re.compile(rf"\b(?:({VECTOR})|static_cast<({VECTOR})>)\s*\((?!\s*\*)")
 _QUALIFIER = re.compile(r"(?:alignas\s*\([^()]*\)|\bconst|\bstatic)\s*$")
+# Of the whole program: C++ has no word for what Metal's `constant` says of it, that nobody writes there.
+_CONSTANT = re.compile(r"^([ \t]*)constant\s+(?=[\w:]+(?:<[^<>;]*>)?\s+\w+\s*(?:\[[^\]]*\]\s*)*=)", re.M)
 _DEPTH = {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}
 
 
@@ -60,15 +62,22 @@ def threadgroup_variables(source: str) -> str:
         names = _declared(clean[m.end() : end]) if not before or before[-1] in ";{}" else []
         if not names:
             continue
+        kind = "CLASS" if _is_class(clean[m.end() : end].split()[0], clean) else "DECL"
         registered = "".join(f" MSL_TG_REG({name});" for name in names)
-        out += f"{source[done : m.start()]}MSL_TG_DECL({count}){source[m.end() : end + 1]}{registered}"
+        out += f"{source[done : m.start()]}MSL_TG_{kind}({count}){source[m.end() : end + 1]}{registered}"
         done, count = end + 1, count + 1
     return out + source[done:]
 
 
+def _is_class(kind: str, source: str) -> bool:
+    declared = rf"\b(?:struct|class)\s+{re.escape(kind)}\b"
+    return bool(re.match(r"(?:metal::)?atomic", kind) or re.search(declared, source))
+
+
 def to_cxx(source: str) -> str:
-    """Threadgroup variables, and vector constructors: float4(a, b) -> msl_construct<float4>(a, b)."""
-    return _CONSTRUCTOR.sub(lambda m: f"msl_construct<{m[1] or m[2]}>(", threadgroup_variables(source))
+    """Threadgroup variables, constants, vector constructors: float4(a, b) -> msl_construct<float4>(a, b)."""
+    made = _CONSTANT.sub(r"\1constant const ", threadgroup_variables(source))
+    return _CONSTRUCTOR.sub(lambda m: f"msl_construct<{m[1] or m[2]}>(", made)
 
 
 def kernel_parameters(source: str, name: str) -> list[tuple[str, str]]:

@@ -121,6 +121,25 @@ def test_atomics_add_up_in_every_order() -> None:
         assert counts.tolist() == [100, 100]
 
 
+def test_tables_structs_and_atomics_of_a_threadgroup() -> None:
+    header = "constant float table[2] = {1, 10};\nstruct Pair { float a; int b; };\n"
+    source = """
+        threadgroup Pair pairs[64];
+        threadgroup atomic_uint count[1];
+        if (i == 0) { atomic_store_explicit(count, 0u, memory_order_relaxed); }
+        pairs[thread_index_in_threadgroup].a = table[i % 2];
+        pairs[thread_index_in_threadgroup].b = 3;
+        threadgroup_barrier(mem_flags::mem_threadgroup);
+        atomic_fetch_add_explicit(count, 1u, memory_order_relaxed);
+        threadgroup_barrier(mem_flags::mem_threadgroup);
+        threadgroup Pair& other = pairs[63 - i];
+        bool odd = any(isnan(float2(i % 2 == 1 ? NAN : 0.0f, 1)));
+        out[i] = other.a + other.b + float(atomic_load_explicit(count, memory_order_relaxed)) + (odd ? 100 : 0);
+    """
+    x = run(source, [mx.zeros(8)], (64,), header=header)
+    assert x.tolist() == [77 if i % 2 == 0 else 168 for i in range(64)]
+
+
 def test_vectors_are_built_and_swizzled() -> None:
     source = "float2 a = float2(1, 2); float4 v = float4(a, 3, float(i));" \
              " vec<float, 4> w = vec<float, 4>(v.wzyx); out[i] = dot(w, float4(1, 10, 100, 1000));"

@@ -43,11 +43,15 @@ REFUSED = {
     "an atomic half": ("device float* q = out;", "device float* q = out; threadgroup atomic<half> h[1];"
                                                  " atomic_store_explicit(h, half(0), memory_order_relaxed);"),
     "a C cast of a vector": (FIRST, f"uint2 n = (uint2)as_type<uint2>(float2(1, 2)); p[0] = n.x; {FIRST}"),
+    "an array of a size that is not known": (FIRST, f"float z[lane + 1]; z[0] = 1; {FIRST}"),
+    "an atomic that orders others":
+        (FIRST, f"atomic_load_explicit((device atomic_int*)q, memory_order_acquire); {FIRST}"),
     "if constexpr, in Metal 3": (FIRST, f"if constexpr (N > 2) {{ {FIRST} }}"),
 }
 HEADERS = {
     "a helper whose pointer has no address space": "inline float g(float* p) { return p[0]; }\n",
     "a helper that calls itself": "inline int factorial(int n) { return n * factorial(n - 1); }\n",
+    "a threadgroup variable of a helper": "inline float g() { threadgroup float t[1]; t[0] = 1; return *t; }\n",
     "a derived class": "struct A {}; struct B : A {};\n",
     "a helper for other memory": "inline float last(threadgroup float* p) { return p[31]; }\n",
 }

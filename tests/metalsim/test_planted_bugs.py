@@ -78,6 +78,11 @@ ELEMENTWISE_BUGS = (
     Bug("+= on an output without a start", "uninitialised_output", ("", "out[i] += x[i];")),
     Bug("a read of what another threadgroup writes", "race", ("", "out[i] = x[i] + out[(i + 32) % 64];"),
         {"init_value": 0}),
+    Bug("a write after other lanes' second reading", "race",
+        ("", "threadgroup float t[32]; uint n = thread_index_in_simdgroup; t[n] = x[i]; float sum = t[n];"
+             " simdgroup_barrier(mem_flags::mem_threadgroup); sum += t[5];"
+             " simdgroup_barrier(mem_flags::mem_threadgroup);"
+             " if (n > 0) { sum += t[5]; } if (n == 31) { t[5] = 7; } out[i] = sum;")),
     Bug("a misaligned vector", "misaligned",
         ("", "float2 v = ((const device float2*)(x + 1))[i / 2]; out[i] = v.x + v.y;"),
         {"grid": (60, 1, 1), "output_shapes": [(60,)]}),

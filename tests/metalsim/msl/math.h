@@ -98,8 +98,16 @@ MSL_VECTOR T dot(msl_v<T, N> a, msl_v<T, N> b) {
   for (int i = 1; i < N; i++) sum += a[i] * b[i];
   return sum;
 }
+#define MSL_TESTS(name)                                                                        \
+  MSL_VECTOR msl_v<bool, N> name(msl_v<T, N> a) {                                              \
+    msl_v<bool, N> r;                                                                          \
+    for (int i = 0; i < N; i++) r[i] = name(T(a[i]));                                          \
+    return r;                                                                                  \
+  }
+MSL_TESTS(isnan) MSL_TESTS(isinf) MSL_TESTS(isfinite)
 MSL_VECTOR T length_squared(msl_v<T, N> a) { return dot(a, a); }
 MSL_VECTOR T length(msl_v<T, N> a) { return sqrt(dot(a, a)); }
+MSL_VECTOR T distance(msl_v<T, N> a, msl_v<T, N> b) { return length(a - b); }
 MSL_VECTOR msl_v<T, N> normalize(msl_v<T, N> a) { return a * rsqrt(dot(a, a)); }
 MSL_VECTOR bool any(msl_v<T, N> a) { for (int i = 0; i < N; i++) if (a[i]) return true; return false; }
 MSL_VECTOR bool all(msl_v<T, N> a) { for (int i = 0; i < N; i++) if (!a[i]) return false; return true; }
@@ -123,5 +131,9 @@ METAL_FUNC uint rotate(uint x, uint n) { n &= 31; return n ? (x << n) | (x >> (3
 METAL_FUNC uint mulhi(uint a, uint b) { return uint((ulong(a) * b) >> 32); }
 METAL_FUNC int mulhi(int a, int b) { return int((long(a) * b) >> 32); }
 METAL_FUNC uint extract_bits(uint x, uint at, uint n) { return n ? (x >> at) & (n < 32 ? (1u << n) - 1 : ~0u) : 0; }
+METAL_FUNC int mul24(int a, int b) { return a * b; }
+METAL_FUNC uint mul24(uint a, uint b) { return a * b; }
+METAL_FUNC int mad24(int a, int b, int c) { return a * b + c; }
+METAL_FUNC uint mad24(uint a, uint b, uint c) { return a * b + c; }
 template <typename T> METAL_FUNC T absdiff(T a, T b) { return a > b ? a - b : b - a; }
 }  // namespace metal

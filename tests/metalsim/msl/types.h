@@ -16,6 +16,7 @@
 #define constant __attribute__((address_space(2)))
 #define threadgroup __attribute__((address_space(3)))
 #define MSL_TG_DECL(id) static threadgroup
+#define MSL_TG_CLASS(id) extern threadgroup  // needs no constructor there, of which C++ has none
 #define MSL_TG_REG(variable)
 #else
 #define device
@@ -26,6 +27,7 @@
 #define MSL_TG_DECL(id)                    \
   MSL_TG_SECTION char msl_guard_##id[64]; \
   MSL_TG_SECTION
+#define MSL_TG_CLASS MSL_TG_DECL
 #define MSL_TG_REG(variable) msl_rt_threadgroup_variable((void*)&variable, sizeof(variable), #variable)
 #endif
 #define thread

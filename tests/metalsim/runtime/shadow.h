@@ -80,14 +80,16 @@ static Conflict conflict(const Cell& c, const Touch& t, const Region& r) {
   return {};
 }
 
-// Two readers, of different simdgroups where there are such: a later writer conflicts with one of them.
+// Two readers, of different simdgroups where there are such: a later writer conflicts with one of them. One from
+// before its simdgroup's last barrier makes room, or it would hide a later one from writers of that simdgroup.
 static void remember_reader(Cell& c, const Access& now) {
   Access &a = c.readers[0], &b = c.readers[1];
   if (a.kind && a.group != now.group) {
     c.foreign = a;
     b = Access{};
   }
-  bool stale = a.group != now.group || a.fence != now.fence;
+  bool before = a.lane / SIMD == now.lane / SIMD && a.simd_fence != now.simd_fence;
+  bool stale = a.group != now.group || a.fence != now.fence || before;
   if (!a.kind || stale || a.lane == now.lane) a = now;
   else if (!b.kind || b.fence != now.fence || b.group != now.group || b.lane / SIMD == a.lane / SIMD) b = now;
 }
