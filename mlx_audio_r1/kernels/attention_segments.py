@@ -91,12 +91,19 @@ def why_unsupported(queries: mx.array, keys: Store, values: Store, form: Form, o
     if heads % kv_heads:
         return f"{heads} heads over {kv_heads} kv heads"
     if is_exact(keys):
-        return None
+        return None if first.shape[3] == dims else f"keys of {first.shape[3]} for queries of {dims}"
     if form.bits not in (4, 8) or form.group_size not in (32, 64):
         return f"{form.bits} bits in groups of {form.group_size}"
     if dims % form.group_size:
         return f"heads of {dims} in groups of {form.group_size}"
+    if first.dtype != mx.uint32 or first.shape[3] * 32 != dims * form.bits:
+        return f"codes {first.shape[3]} wide for heads of {dims} at {form.bits} bits"
     return None
+
+
+def is_of_rows(padding: mx.array | None, queries: mx.array) -> bool:
+    """Whether there is a number for each row, or none at all."""
+    return padding is None or padding.shape == queries.shape[:1]
 
 
 def splits_of(tokens: int, groups: int) -> tuple[int, int]:

@@ -4,8 +4,8 @@ For R = B L positions of H + 2 G heads of D values of `item` bytes, as loads and
 
     plain    5 launches of one token behind quantised weights: 3 biases, 2 rotations; of many, the copy of the
              transposed values too. Reads and writes each value 2 to 3 times
-    kernel   1 launch    reads R (H + 2 G) D item, as much of the bias, and the offset of its row for each pair
-             of values that turns: 4 R (H + G) D / 2; writes R (H + 2 G) D item
+    kernel   1 launch    reads R (H + 2 G) D item, as much of the bias, and for each pair of values that turns
+             the offset of its row and its frequency: 8 R (H + G) D / 2; writes R (H + 2 G) D item
 
 The values are laid out (B, heads, L, D), as attention and the cache want them. They are not written into the
 cache's own room, for MLX gives a kernel no way to: every output is a new buffer (`CustomKernel::eval_gpu` of
@@ -14,14 +14,16 @@ and its buffer may be held by others, a prefix kept for the next question, say. 
 MLX's slice update, into a buffer that nobody else holds; so 2 launches stay, of a plain copy without transpose.
 
 The surprise: D / 2 pairs (i, i + D / 2) turn, not neighbours. The angle of position p and pair i
-is p * base^(-2 i / D) in float32, as in mx.fast.rope.
+is p * base^(-2 i / D) in float32, as in mx.fast.rope; but the powers come in a table, rounded once, because far
+into a context the rounding of an exponent shows.
 """
 
 from __future__ import annotations
 
-import math
+from functools import lru_cache
 
 import mlx.core as mx
+import numpy as np
 
 from mlx_audio_r1.kernels.choice import Op, register, with_gradient
 from mlx_audio_r1.kernels.source import kernel
@@ -69,14 +71,20 @@ def fits(
     )
 
 
+@lru_cache(maxsize=16)
+def _frequencies(dims: int, base: float) -> mx.array:
+    """(D / 2,) float32; the same for every layer."""
+    return mx.array(float(base) ** (np.arange(0, -dims, -2) / dims), mx.float32)
+
+
 def _launch(
     qkv: mx.array, bias: mx.array, offset: mx.array, *, heads: int, kv_heads: int, base: float
 ) -> Triple:
     batch, length, width = qkv.shape
     dims = width // (heads + 2 * kv_heads)
-    names = ("qkv", "bias", "offset", "log2_base", "length")
+    names = ("qkv", "bias", "offset", "frequencies", "length")
     queries, keys, values = kernel("qkv_rope", names, ("queries", "keys", "values"))(
-        inputs=[qkv, bias, offset, math.log2(base), length],
+        inputs=[qkv, bias, offset, _frequencies(dims, base), length],
         template=[("T", qkv.dtype), ("DIMS", dims), ("HEADS", heads), ("KV_HEADS", kv_heads)],
         grid=(width // 2, batch * length, 1),
         threadgroup=(min(THREADS, width // 2), 1, 1),
@@ -90,7 +98,7 @@ def traffic(
     qkv: mx.array, bias: mx.array, offset: mx.array, *, heads: int, kv_heads: int, base: float
 ) -> int:
     turned = qkv.size // (heads + 2 * kv_heads) * (heads + kv_heads)
-    return 3 * qkv.nbytes + 4 * turned // 2
+    return 3 * qkv.nbytes + 8 * turned // 2
 
 
 launch = with_gradient(_launch, reference)

@@ -22,6 +22,7 @@ from mlx_audio_r1.kernels.attention_segments import (
     Form,
     Store,
     attend_segment,
+    is_of_rows,
     made_up,
     merge,
     merge_traffic,
@@ -68,8 +69,9 @@ def launch(queries: mx.array, *stores: mx.array, scale: float, bits: int, group_
 
 
 def fits(queries: mx.array, *stores: mx.array, scale: float, bits: int, group_size: int) -> bool:
-    keys, values, _ = parts_of(stores)
-    return why_unsupported(queries, keys, values, Affine(bits, group_size), own=True) is None
+    keys, values, padding = parts_of(stores)
+    reason = why_unsupported(queries, keys, values, Affine(bits, group_size), own=True)
+    return reason is None and is_of_rows(padding, queries)
 
 
 def traffic(queries: mx.array, *stores: mx.array, scale: float, bits: int, group_size: int) -> int:

@@ -25,6 +25,7 @@ from mlx_audio_r1.kernels.attention_segments import (
     Store,
     attend_segment,
     is_exact,
+    is_of_rows,
     made_up,
     merge,
     merge_traffic,
@@ -84,10 +85,10 @@ def launch(queries: mx.array, *arrays: mx.array, scale: float, kinds: str, bits:
 
 def fits(queries: mx.array, *arrays: mx.array, scale: float, kinds: str, bits: int | None,
          group_size: int) -> bool:
-    segments, own, _ = pairs_of(arrays, kinds)
+    segments, own, padding = pairs_of(arrays, kinds)
     form = Affine(bits, group_size)
     reasons = [why_unsupported(queries, *segment, form, own=False) for segment in segments]
-    return not any([*reasons, why_unsupported(queries, *own, form, own=True)])
+    return is_of_rows(padding, queries) and not any([*reasons, why_unsupported(queries, *own, form, own=True)])
 
 
 def traffic(queries: mx.array, *arrays: mx.array, kinds: str, **_: Any) -> int:

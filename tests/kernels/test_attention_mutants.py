@@ -21,7 +21,6 @@ EXPLAINED = (
     "== 0 to == 1: if (lane == 0) {",  # after a sum over all lanes they hold the same, in both kernels
     "== 0 to == 1: if (lane == 0) {",
     "< to <=: for (int first = 0; first < count; first += 32) {",  # no parts: every weight is nought
-    "> to >=: lse[row] = sum > 0.0f ? top + metal::log(sum) : -INFINITY;",  # the logarithm of 0 is -inf
 )
 
 

@@ -58,9 +58,21 @@ def test_bytes_are_those_of_the_docstring(simulation: Simulation, length: int) -
     traffic, positions = simulation.last.traffic, batch * length
     assert traffic["qkv"].read == traffic["bias"].read == positions * (HEADS + 2 * KV_HEADS) * dims * 2
     assert traffic["offset"].read == 4 * positions * (HEADS + KV_HEADS) * dims // 2
+    assert traffic["frequencies"].read == traffic["offset"].read
     assert traffic["queries"].written == positions * HEADS * dims * 2
     assert traffic["keys"].written == traffic["values"].written == positions * KV_HEADS * dims * 2
     assert simulation.count("qkv_rope") == 1
+
+
+@pytest.mark.parametrize("at", [0, 32_000, 65_535])
+def test_far_into_a_context(simulation: Simulation, at: int) -> None:
+    """A base and a size at which frequencies by 2^x are off by twice as much as the plain operations'."""
+    options = {**GIVEN, "base": 1e4}
+    qkv, bias, offset = arrays(2, 5, mx.float32, 64)
+    given = qkv, bias, offset + at
+    plain, want = op.reference(*given, **options), reference64(*given, **options)
+    for triple in zip(op.launch(*given, **options), plain, want, strict=True):
+        assert_as_good(*triple)
 
 
 def test_slices_and_transposes(simulation: Simulation) -> None:

@@ -128,6 +128,17 @@ def test_the_heads_of_the_embedded_model(simulation: Simulation, bits: int) -> N
     holds(case([33], 17, mx.float16, KVFormat(bits, 32), heads=(6, 2), dims=32, rows=5), [0, 1, 2, 16, 5])
 
 
+def test_what_is_no_number_is_seen(simulation: Simulation) -> None:
+    """And where it is only a score of -inf, the key is as none."""
+    queries, (prefix,), own, scale, form = case([3], 5, form=None, rows=2)
+    queries = mx.where(mx.arange(2)[:, None, None, None] == 1, mx.nan, mx.abs(queries))
+    keys = mx.where(mx.arange(3)[:, None] == 0, -mx.inf, prefix[0])
+    given = queries, [(keys, prefix[1])], own, scale, form
+    for got, want in zip(launched(*given), run(op.reference, *given), strict=True):
+        assert mx.isnan(got[1]).all() and mx.isnan(want[1]).all()
+        assert mx.allclose(got[0], want[0], atol=1e-5)
+
+
 def test_views_into_rooms(simulation: Simulation) -> None:
     queries, segments, own, scale, form = case([40], 64, mx.float16, None, heads=(4, 2))
 
@@ -201,6 +212,12 @@ def test_the_switch_chooses(simulation: Simulation) -> None:
             got = op.shared_prefix_attention(*arguments, padding)
         assert bool(simulation.launches) == (switch == "on")
         assert all(mx.array_equal(g, e) for g, e in zip(got, expected, strict=True))
+
+
+def test_padding_of_other_rows_is_not_taken(simulation: Simulation) -> None:
+    arguments = case([2], 3)
+    assert run(op.fits, *arguments, mx.array([1, 0]))
+    assert not run(op.fits, *arguments, mx.array([1]))
 
 
 def test_what_the_kernel_does_not_take(simulation: Simulation) -> None:

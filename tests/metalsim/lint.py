@@ -43,8 +43,8 @@ _SPACE = re.compile(r"\b(?:device|threadgroup|constant|thread)\b")
 _FLAGS = (
     "-DMSL_LINT", "-O0", "-fno-caret-diagnostics", "-Wno-everything", "-Werror=uninitialized",
     "-Werror=sometimes-uninitialized", "-Werror=conditional-uninitialized", "-Werror=return-type",
-    "-Werror=vla", "-Werror=implicit-float-conversion", "-Wno-implicit-int-float-conversion", "-Werror=infinite-recursion",
-    "-Werror=array-bounds", "-Werror=shift-count-overflow", "-Werror=division-by-zero",
+    "-Werror=implicit-float-conversion", "-Wno-implicit-int-float-conversion", "-Werror=infinite-recursion",
+    "-Werror=array-bounds", "-Werror=shift-count-overflow", "-Werror=division-by-zero", "-Werror=vla",
 )
 
 

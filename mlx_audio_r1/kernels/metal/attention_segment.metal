@@ -15,7 +15,7 @@ int target[SLOTS];  // where its result goes; below 0: a slot without a row
 for (int i = 0; i < SLOTS; i++) {
     int j = (block * NSG + int(sg)) * SLOTS + i;
     int b = cache_row + j / (G * L), h = head * G + j / L % G, l = j % L;
-    top[i] = -INFINITY;
+    top[i] = -FLT_MAX;  // and not -INFINITY: that less a score of -inf is no number
     sum[i] = 0.0f;
     last[i] = -1;
     target[i] = -1;
@@ -111,7 +111,7 @@ for (int t = begin; t < end; t += TILE) {
 
 for (int i = 0; i < SLOTS; i++) {
     if (target[i] >= 0) {
-        bool any = sum[i] > 0.0f;
+        bool any = sum[i] != 0.0f;  // as when it is no number, which must be seen
         for (int e = 0; e < E; e++) {
             parts[size_t(target[i]) * D + lane + 32 * e] = static_cast<OUT>(any ? o[i][e] / sum[i] : 0.0f);
         }

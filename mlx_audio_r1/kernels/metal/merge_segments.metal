@@ -33,8 +33,8 @@ for (int e = 0; e < D / 32; e++) {
 take_in<D>(one, one_lse, one_count, row, lane, top, sum, o);
 take_in<D>(two, two_lse, two_count, row, lane, top, sum, o);
 for (int e = 0; e < D / 32; e++) {
-    out[size_t(row) * D + lane + 32 * e] = static_cast<OUT>(sum > 0.0f ? o[e] / sum : 0.0f);
+    out[size_t(row) * D + lane + 32 * e] = static_cast<OUT>(sum != 0.0f ? o[e] / sum : 0.0f);
 }
 if (lane == 0) {
-    lse[row] = sum > 0.0f ? top + metal::log(sum) : -INFINITY;
+    lse[row] = sum != 0.0f ? top + metal::log(sum) : -INFINITY;
 }

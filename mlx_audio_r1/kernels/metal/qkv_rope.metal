@@ -19,8 +19,7 @@ float first = static_cast<float>(static_cast<T>(qkv[from] + bias[column]));
 float second = static_cast<float>(static_cast<T>(qkv[from + HALF] + bias[column + HALF]));
 
 if (head < HEADS + KV_HEADS) {
-  float frequency = metal::precise::exp2(-log2_base * (float(pair) / float(HALF)));
-  float angle = float(offset[batch] + position) * frequency;
+  float angle = float(offset[batch] + position) * frequencies[pair];
   float c = metal::precise::cos(angle);
   float s = metal::precise::sin(angle);
   float turned = first * c - second * s;
