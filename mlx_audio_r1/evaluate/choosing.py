@@ -17,9 +17,9 @@ from pathlib import Path
 from mlx_audio_r1.errors import EvaluationError
 from mlx_audio_r1.evaluate.arrange import rearranged
 from mlx_audio_r1.evaluate.benches import BENCHES, bench
-from mlx_audio_r1.evaluate.import_report import read_report
+from mlx_audio_r1.evaluate.import_report import REPORT, read_report
 from mlx_audio_r1.evaluate.importing import ImportOptions, import_bench
-from mlx_audio_r1.evaluate.results import ITEMS
+from mlx_audio_r1.evaluate.results import ITEMS, RESULTS
 from mlx_audio_r1.tasks.item import Item
 from mlx_audio_r1.tasks.item_files import read_items
 from mlx_audio_r1.tasks.options import STYLES
@@ -56,6 +56,7 @@ def open_sources(
     names: Sequence[str], out: Path, choosing: Choosing, options: ImportOptions = AS_IT_IS
 ) -> list[Source]:
     """What is to be asked of each benchmark, whatever files its items lie in. Raises EvaluationError."""
+    check_out(out)
     found: dict[str, Source] = {}
     for name in names:
         for source in open_source(name, out, options):
@@ -156,6 +157,12 @@ def _under(item: Item, profile: str, style: str | None) -> Item:
         known = ", ".join(p.name for p in bench(item.bench).profiles)
         raise EvaluationError(f"{item.bench}: no prompt profile {profile!r}; there are {known}") from None
     return rearranged(item, found, style)
+
+
+def check_out(out: Path) -> None:
+    """Raises EvaluationError where a run would write over something else."""
+    if (out / REPORT).exists() or ((out / ITEMS).exists() and not (out / RESULTS).exists()):
+        raise EvaluationError(f"{out}: holds an import, not a run; give -o another folder")
 
 
 def check_unique(items: Sequence[Item]) -> None:

@@ -24,10 +24,9 @@ from mlx_audio_r1.errors import EvaluationError
 from mlx_audio_r1.evaluate import budgets as shorter
 from mlx_audio_r1.evaluate.arrange import profile_of
 from mlx_audio_r1.evaluate.asking import Wanted, ask, seed_for, shared_prompts
-from mlx_audio_r1.evaluate.choosing import Source, check_unique
+from mlx_audio_r1.evaluate.choosing import Source, check_out, check_unique
 from mlx_audio_r1.evaluate.controls import SHUFFLE, Sounding, check_controls
 from mlx_audio_r1.evaluate.grounding import LEVELS, GroundingFile, measure_replies, to_measure
-from mlx_audio_r1.evaluate.import_report import REPORT
 from mlx_audio_r1.evaluate.option_measures import (
     MARGIN,
     ORDER,
@@ -93,6 +92,7 @@ def run_items(
     """
     items = [item for source in sources for item in source.items]
     check_unique(items)
+    check_out(out)
     sounding = Sounding(items, r1.chunk_seconds, running.seed)
     if SHUFFLE in running.controls:
         sounding.others.check()
@@ -219,12 +219,11 @@ def _alone(out: Path) -> Iterator[None]:
 
 def _file(r1: AudioR1, sources: Sequence[Source], out: Path, running: Running) -> ResultFile:
     """results.jsonl, with run.json and items.jsonl beside it."""
-    if (out / REPORT).exists() or ((out / ITEMS).exists() and not (out / RESULTS).exists()):
-        raise EvaluationError(f"{out}: holds an import, not a run; give -o another folder")
     head = _head(r1, sources, running)
+    file = ResultFile(out, head)
     if running.retry_failed:
         drop_errors(out)
-    file = ResultFile(out, head)
+        file = ResultFile(out, head)
     items = [stored(item, out) for source in sources for item in source.items]
     told = _told(head, sources, running, str(r1.adapter_path or ""))
     write_file(out / ITEMS, "".join(line_of(item_to_json(item)) for item in items))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mlx_audio_r1 import load
 from mlx_audio_r1.errors import DataError, EvaluationError, PromptError
 from mlx_audio_r1.evaluate.asking import LEAST_TOKENS as LEAST
 from mlx_audio_r1.evaluate.choosing import Choosing, chosen, open_sources
@@ -18,6 +19,7 @@ from mlx_audio_r1.tasks.boolean import Boolean
 from mlx_audio_r1.tasks.item import Item, Turn
 from mlx_audio_r1.tasks.item_files import read_items
 from tests.evaluate.world_run import GREEDY, rows, run_world, store
+from tests.test_adapter_path import make_adapter
 
 SAMPLED = {"temperature": 0.7, "max_tokens": 200}
 
@@ -84,9 +86,28 @@ def test_a_folder_of_another_run_is_refused(run, nano, world_folder, changed, wh
     assert (run / "results.jsonl").read_bytes() == before
 
 
-def test_another_model_is_refused(run, tiny, world_folder):
+def test_another_model_is_refused_and_its_errors_stay(run, tiny, world_folder, tmp_path):
+    out = shutil.copytree(run, tmp_path / "out")
+    error = replace(next(iter(rows(run).values())), sample=9, error="gone")
+    with (out / "results.jsonl").open("a") as file:
+        file.write(json.dumps(error.as_dict()) + "\n")
+    before = (out / "results.jsonl").read_bytes()
     with pytest.raises(EvaluationError, match=r"another model \('nano', now "):
-        run_world(tiny, world_folder, run, samples=2, seed=5, settings=SAMPLED)
+        run_world(tiny, world_folder, out, samples=2, seed=5, settings=SAMPLED, retry_failed=True)
+    assert (out / "results.jsonl").read_bytes() == before
+
+
+def test_another_adapter_is_refused_wherever_it_lies(nano, world_folder, tmp_path):
+    made = [make_adapter(tmp_path / name, seed, "nano") for name, seed in (("a", 1), ("b", 2))]
+    moved = shutil.copytree(made[0], tmp_path / "moved")
+    asked = {"choosing": Choosing(limit=1), "settings": {**SAMPLED, "max_tokens": 5}}
+    run_world(load("nano", adapter_path=made[0]), world_folder, tmp_path / "out", **asked)
+    before = rows(tmp_path / "out")
+    run_world(load("nano", adapter_path=moved), world_folder, tmp_path / "out", **asked)
+    assert rows(tmp_path / "out") == before
+    for other in (load("nano", adapter_path=made[1]), nano):
+        with pytest.raises(EvaluationError, match=r"another adapter \('[0-9a-f]{16}', now "):
+            run_world(other, world_folder, tmp_path / "out", **asked)
 
 
 def test_what_was_asked_stands_in_run_json(run):
@@ -152,10 +173,11 @@ def test_a_reply_is_kept_within_the_memory_there_is_for_it(nano, world_folder, t
 
 
 def test_an_import_is_not_written_over(nano, world_folder):
-    before = (world_folder / "items.jsonl").read_bytes()
-    with pytest.raises(EvaluationError, match="holds an import"):
-        run_world(nano, world_folder, world_folder)
-    assert (world_folder / "items.jsonl").read_bytes() == before
+    before = {path.name: path.read_bytes() for path in world_folder.iterdir()}
+    for name in (str(world_folder), "acoustic-world"):
+        with pytest.raises(EvaluationError, match="holds an import"):
+            run_world(nano, name, world_folder)
+    assert {path.name: path.read_bytes() for path in world_folder.iterdir()} == before
 
 
 @pytest.mark.parametrize(
