@@ -224,26 +224,26 @@ def test_a_share_depends_on_the_seed_and_not_on_the_order_of_the_file():
 
 
 def test_sources_are_folders_files_and_what_is_built_in(world_folder, tmp_path):
-    [source] = open_sources([str(world_folder / "items.jsonl")], tmp_path, Choosing(preset="mini"))
+    [source] = open_sources([str(world_folder / "items.jsonl")], tmp_path / "out", Choosing(preset="mini"))
     assert (source.bench, source.of, source.group_by[0]) == ("acoustic-world", 6, "task")
     for name, what in (("mmau", "audio-r1 eval import mmau PATH"), ("nothing", "no such file, folder or bench"),
                        (str(tmp_path), "no items.jsonl in it")):  # fmt: skip
         with pytest.raises(EvaluationError, match=what):
-            open_sources([name], tmp_path, Choosing())
+            open_sources([name], tmp_path / "out", Choosing())
     mixed = [replace(item, bench=("a", "b")[i % 2]) for i, item in enumerate(read_relative(world_folder))]
     (tmp_path / "mixed").mkdir()
     store(tmp_path / "mixed", mixed)
-    found = open_sources([str(tmp_path / "mixed")], tmp_path, Choosing(limit=2))
+    found = open_sources([str(tmp_path / "mixed")], tmp_path / "out", Choosing(limit=2))
     assert [(s.bench, len(s.items), s.of) for s in found] == [("a", 2, 3), ("b", 2, 3)]
     with pytest.raises(EvaluationError, match="comes 2 times"):
-        open_sources([str(world_folder)] * 2, tmp_path, Choosing())
+        open_sources([str(world_folder)] * 2, tmp_path / "out", Choosing())
     with pytest.raises(EvaluationError, match="no prompt profile 'x'; there are acoustic-world"):
-        open_sources([str(world_folder)], tmp_path, Choosing(profile="x"))
+        open_sources([str(world_folder)], tmp_path / "out", Choosing(profile="x"))
     with pytest.raises(EvaluationError, match="option style 'x'"):
-        open_sources([str(world_folder)], tmp_path, Choosing(option_style="x"))
+        open_sources([str(world_folder)], tmp_path / "out", Choosing(option_style="x"))
     (tmp_path / "items.jsonl").write_text("{}\n")
     with pytest.raises(DataError, match=r"items.jsonl:1"):
-        open_sources([str(tmp_path)], tmp_path, Choosing())
+        open_sources([str(tmp_path)], tmp_path / "out", Choosing())
 
 
 def test_settings_are_the_profiles_unless_given(nano, world_folder, tmp_path):
