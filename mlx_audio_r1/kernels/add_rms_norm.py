@@ -40,6 +40,7 @@ def fits(x: mx.array, residual: mx.array, weight: mx.array, **_: Any) -> bool:
         and x.shape == residual.shape
         and weight.shape == x.shape[-1:]
         and x.size > 0
+        and x.ndim > 0
         and x.shape[-1] <= MAX_WIDTH
     )
 

@@ -191,9 +191,11 @@ def attend_segment(
     else:
         stores = [*keys, *values]
         template += [("BITS", form.bits), ("GROUP", form.group_size)]
-    skipped = mx.zeros(cache_rows, mx.int32) if padding is None else padding.astype(mx.int32)
+    if padding is None:
+        padding = mx.broadcast_to(mx.array(0, mx.int32), (cache_rows,))  # which is no launch, as mx.zeros is
     output, lse = _segment_kernel(not is_exact(keys))(
-        inputs=[queries, *stores, skipped, float(scale), shape.tokens, shape.each, L, rows, blocks],
+        inputs=[queries, *stores, padding.astype(mx.int32), float(scale), shape.tokens, shape.each, L, rows,
+                blocks],
         template=template,
         grid=(splits * simdgroups * 32, kv_heads, cache_rows * blocks),
         threadgroup=(simdgroups * 32, 1, 1),

@@ -36,9 +36,9 @@ class Trial:
 def tried(op: Op, arrays: Arrays, options: Mapping[str, Any]) -> Trial:
     """Run the kernel on made-up inputs of these shapes. MLX raises RuntimeError for what does not compile,
     ValueError for a threadgroup that is too large for it."""
-    inputs = made_up(op, arrays, options)
-    mx.eval(inputs)
     try:
+        inputs = made_up(op, arrays, options)
+        mx.eval(inputs)
         first = seconds(op.launch, inputs, options)
         later = seconds(op.launch, inputs, options)
         got = outputs(op.launch(*inputs, **options))

@@ -76,6 +76,7 @@ def test_what_does_not_fit() -> None:
     assert not op.fits(x, residual.astype(mx.float16), weight)
     assert not op.fits(x.astype(mx.int32), residual.astype(mx.int32), weight.astype(mx.int32))
     assert not op.fits(x[:0], residual[:0], weight)
+    assert not op.fits(x[0, 0], x[0, 0], x[0, 0])
     wide = mx.zeros((1, op.MAX_WIDTH + 1))
     assert not op.fits(wide, wide, wide[0])
 

@@ -131,6 +131,16 @@ def test_a_real_kernel_broken_on_purpose_falls_back(simulation: Simulation) -> N
             assert mx.array_equal(got, want)
 
 
+def test_made_up_inputs_that_memory_does_not_hold_are_no_crash(simulation: Simulation, double: Op,
+                                                               sides: Sides) -> None:
+    def made_up(*_: mx.array) -> list[mx.array]:
+        raise RuntimeError("[metal::malloc] Attempting to allocate too much")
+
+    op = replace(double, made_up=made_up)
+    with configured("on"), pytest.warns(RuntimeWarning, match="Attempting to allocate"):
+        assert last(op, sides) == "reference"
+
+
 @pytest.mark.parametrize(("wrong", "says"), [
     (lambda x: 2 * x + 0.01, "off by 0.01"), (lambda x: x / (x - x), "off by inf"),
     (lambda x: (x - x) / (x - x), "off by inf"), (lambda x: (2 * x).astype(mx.float16), "is mlx.core.float16"),

@@ -97,6 +97,15 @@ def test_the_bank_of_the_front_end_is_read_without_its_noughts() -> None:
     assert filters.weights.size == int((filters.bank != 0).sum()) < 2 * 201
 
 
+def test_what_is_no_number_is_seen(simulation: Simulation) -> None:
+    filters = triangles(5, 33)
+    (spectrum,) = case(5, filters).arrays
+    spectrum[2, 20] = np.nan
+    seen = mx.isnan(op.launch(spectrum, filters=filters))
+    assert seen[2].any() and not seen[mx.array([0, 1, 3, 4])].any()
+    assert mx.isnan(op.reference(spectrum, filters=filters)).any()
+
+
 def test_slices_and_transposes(simulation: Simulation) -> None:
     assert_good(strided())
 
@@ -128,6 +137,8 @@ EQUIVALENT = [
     "== 0 to == 1: if (thread_index_in_simdgroup == 0) {",  # after simd_max all lanes hold it, in both kernels
     "== 0 to == 1: if (thread_index_in_simdgroup == 0) {",
     "== 0 to == 1: if (thread_index == 0) {",  # any thread can take the maximum of the simdgroups
+    "< to <=: float value = metal::precise::log10(sum < least ? least : sum);  // what is no number stays none",
+    "< to <=: out[i] = ((value < low ? low : value) + 4.0f) / 4.0f;",  # of equals either
 ]
 
 

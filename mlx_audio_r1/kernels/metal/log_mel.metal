@@ -20,7 +20,7 @@ for (int i = thread_index; i < count * MELS; i += THREADS) {
   for (int bin = begin; bin < end; bin++) {
     sum += power[frame * BINS + bin] * weights[offset + bin - begin];
   }
-  float value = metal::precise::log10(max(sum, least));
+  float value = metal::precise::log10(sum < least ? least : sum);  // what is no number stays none
   logs[size_t(first) * MELS + i] = value;
   top = max(top, value);
 }

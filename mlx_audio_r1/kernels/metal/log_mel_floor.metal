@@ -14,7 +14,9 @@ threadgroup_barrier(mem_flags::mem_threadgroup);
 for (int k = 0; k < THREADS / 32; k++) {
   top = max(top, highest[k]);
 }
+float low = top - range;
 int first = int(threadgroup_position_in_grid.x) * SPAN;
 for (int i = first + thread_index; i < min(values, first + SPAN); i += THREADS) {
-  out[i] = (max(logs[i], top - range) + 4.0f) / 4.0f;
+  float value = logs[i];
+  out[i] = ((value < low ? low : value) + 4.0f) / 4.0f;
 }
