@@ -79,6 +79,8 @@ def run(ctx: click.Context, benches: tuple[str, ...], out: Path, as_json: bool, 
       audio-r1 eval run self-cognition -o runs/hearing --temp 1.0
     """
     judge = judge_given(options)
+    if options["share"] and options["limit"]:
+        raise click.UsageError("--preset and --limit exclude each other: give one.")
     own = {name: options.pop(name) for name in (
         "model", "adapter_path", "samples", "limit", "share", "profile", "option_style", "budgets",
         "answer_tokens", "controls", "control_budget", "grounding", "per_task", "max_rows", "retry_failed",

@@ -80,7 +80,9 @@ def test_what_cannot_be_done_is_said_in_one_line(arguments, said, tmp_path):
     assert not (tmp_path / "out" / "results.jsonl").exists()
 
 
-def test_words_for_a_judge_go_with_a_judge(tmp_path):
+def test_options_that_do_not_go_together_are_refused(tmp_path):
+    both = called("run", "acoustic-world", "-o", tmp_path / "out", "--preset", "mini", "--limit", "3")
+    assert both.exit_code == 2 and "exclude each other" in both.stderr
     assert called("score", tmp_path, "--judge-model", "gpt-4o-mini").exit_code == 2
     wrong = called("score", tmp_path, "--judge", "file", "--judge-prompt", "prompt.txt")
     assert wrong.exit_code == 2 and "SCORER=FILE" in wrong.stderr
