@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mlx_audio_r1.evaluate.results import FULL, REAL, Result
+from mlx_audio_r1.evaluate.scorers import scorer
+from mlx_audio_r1.evaluate.scoring import credit
 from mlx_audio_r1.evaluate.summary import Table
 from mlx_audio_r1.tasks.item import Item
 
@@ -42,14 +44,15 @@ KINDS = ("control", "budget", "same", "unfinished", "wrong", "unparsed", "error"
 
 
 def _found(part: Table, primary: str) -> Iterator[tuple[str, Failure]]:
-    values = {row.key: row.scores[primary].value or 0.0 for row in part.rows if primary in row.scores}
+    one = scorer(primary)
+    values = {row.key: credit(one, row.scores[primary]) for row in part.rows if primary in row.scores}
     parsed = {row.key: row.scores[primary].parsed for row in part.rows if primary in row.scores}
     own: dict[str, list[Result]] = defaultdict(list)
     for result in part.results:
         own[result.uid].append(result)
     for uid, results in own.items():
         plain = [r for r in results if r.budget == FULL and r.control == REAL and r.key in values]
-        wrong = [r for r in plain if values[r.key] == 0.0]
+        wrong = [r for r in plain if values[r.key] == 0.0 or (one.error and values[r.key] < 1.0)]
         if wrong:
             kind, why = _why(plain, results, wrong, values, parsed)
             yield kind, Failure(part.items[uid], wrong[0], why)

@@ -64,14 +64,23 @@ class JudgeScorer:
 
 
 Scorer = RuleScorer | JudgeScorer
+OTHER_KIND = "another kind of question"  # how, of an item that is not the scorer's to read
+
+
+def credit(scorer: Scorer, score: Score) -> float:
+    """What a score is worth, the more the better, of an error rate too; what is left out is worth nothing."""
+    if score.value is None:
+        return 0.0
+    return 1.0 - min(score.value, 1.0) if scorer.error else score.value
 
 
 def score(scorer: RuleScorer, item: Item, reply: Reply) -> Score:
     """A reply that never ends its reasoning is scored as an empty one, whatever option its reasoning names: so
     do the official scripts with our prediction files, and a word error rate counts its deletions. What credit a
-    rule gives for silence (a refusal, a lot that is drawn) it does not get."""
+    rule gives for silence (a refusal, a lot that is drawn) it does not get; a rate of faults leaves it out, or
+    it would fall by failing."""
     if reply.closed:
         return scorer.rule(reply.answer, item)
     made = scorer.rule("", item)
-    value = made.value if made.value is None or scorer.error else 0.0
+    value = made.value if scorer.total else None if scorer.error or made.value is None else 0.0
     return replace(made, value=value, parsed=None, how="unfinished")

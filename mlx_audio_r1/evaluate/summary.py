@@ -21,7 +21,7 @@ import numpy as np
 from mlx_audio_r1.evaluate.results import FULL, REAL, SUMMARY, Result
 from mlx_audio_r1.evaluate.score_rows import ScoreRow
 from mlx_audio_r1.evaluate.scorers import scorer
-from mlx_audio_r1.evaluate.scoring import Score, Scorer
+from mlx_audio_r1.evaluate.scoring import OTHER_KIND, Score, Scorer
 from mlx_audio_r1.evaluate.summary_parts import budgets, controls, positions, votes
 from mlx_audio_r1.files import write_file
 from mlx_audio_r1.tasks.item import Item
@@ -113,12 +113,17 @@ def scored(one: Scorer, by: By, items: Mapping[str, Item]) -> dict[str, Any]:
 
 
 def number(one: Scorer, by: By) -> dict[str, Any]:
-    """n: items counted. left_out: items the official script would not count. value, low, high: 0-1."""
+    """n: items counted. left_out: items the official script would not count. unparsed: items of which no sample
+    was understood, those left out for it too. value, low, high: 0-1."""
     counted = {uid: kept for uid, scores in by.items() if (kept := [s for s in scores if s.value is not None])}
-    unparsed = [uid for uid, scores in by.items() if all(s.parsed is None for s in scores)]
+    unparsed = [uid for uid, scores in by.items() if all(map(_unparsed, scores))]
     value, low, high = _interval(one, counted)
     return {"n": len(counted), "left_out": len(by) - len(counted), "unparsed": len(unparsed),
             "value": value, "low": low, "high": high}  # fmt: skip
+
+
+def _unparsed(score: Score) -> bool:
+    return score.parsed is None and score.how != OTHER_KIND
 
 
 def _interval(one: Scorer, counted: By) -> Interval:

@@ -1,7 +1,8 @@
 """Of a summary: votes and passes of several samples, accuracy under budgets and controls, letters against gold.
 
-Accuracy is the primary scorer's. What was chosen, for votes, changes and letters, is what our own resolver read
-where a bench has it: an official rule often knows right and wrong alone.
+Accuracy is the primary scorer's; of an error rate it is 1 - the rate, of each item by itself. What was chosen,
+for votes, changes and letters, is what our own resolver read where a bench has it: an official rule often knows
+right and wrong alone.
 
 Sources: pass@k, Chen et al. 2021; control, scaling and performance of budgets, s1 (Muennighoff et al. 2025);
 audio contribution, AudioMCQ (2509.21060).
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlx_audio_r1.evaluate.results import FULL, REAL
-from mlx_audio_r1.evaluate.scoring import Score
+from mlx_audio_r1.evaluate.scorers import scorer
+from mlx_audio_r1.evaluate.scoring import Score, credit
 from mlx_audio_r1.tasks.choice import Choice
 from mlx_audio_r1.tasks.statistics import (
     bootstrap_mean,
@@ -32,14 +34,15 @@ if TYPE_CHECKING:
     from mlx_audio_r1.evaluate.summary import Table
 
 RIGHT = 0.5  # a score above it counts as right where only right and wrong are known
-Scores = Mapping[str, list[Score]]
+Worth = Mapping[str, Sequence[float]]  # uid -> credits of its samples
 
 
 def votes(part: Table, primary: str) -> dict[str, Any]:
-    """pass@k and maj@k for k = 1, 2, 4, ... samples, with what blind guessing passes; {} for one sample."""
+    """pass@k and maj@k for k = 1, 2, 4, ... samples, with what blind guessing passes; {} for one sample, and
+    for an error rate, which knows no right and wrong."""
     by, read = part.by_item(primary), part.by_item(resolver(part))
     n = min(map(len, by.values()), default=0)
-    if n < 2:
+    if n < 2 or scorer(primary).error:
         return {}
     chances = [part.items[uid].chance for uid in by]
     found = {}
@@ -63,11 +66,11 @@ def budgets(part: Table, primary: str) -> dict[str, Any]:
     if not given:
         return {}
     points = [_point(part, primary, budget) for budget in [*given, FULL]]
-    split = _grouped(part, [part.by_item(primary, budget) for budget in [*given, FULL]])
+    split = _grouped(part, [_credits(part, primary, budget) for budget in [*given, FULL]])
     return {"points": points, "groups": split, **_trend(part, primary, given)}
 
 
-def _grouped(part: Table, asked: Sequence[Scores]) -> dict[str, dict[str, list[float]]]:
+def _grouped(part: Table, asked: Sequence[Worth]) -> dict[str, dict[str, list[float]]]:
     """group -> value -> accuracy each time."""
     marks: dict[str, dict[str, list[list[float]]]] = {}
     for at, by in enumerate(asked):
@@ -80,7 +83,7 @@ def _grouped(part: Table, asked: Sequence[Scores]) -> dict[str, dict[str, list[f
 
 
 def _point(part: Table, primary: str, budget: int) -> dict[str, Any]:
-    by = part.by_item(primary, budget)
+    by = _credits(part, primary, budget)
     results = [r for r in part.results if r.budget == budget and r.control == REAL]
     value, low, high = _rate(by)
     return {"budget": None if budget == FULL else budget, "n": len(by),
@@ -93,7 +96,7 @@ def _point(part: Table, primary: str, budget: int) -> dict[str, Any]:
 def _trend(part: Table, primary: str, given: Sequence[int]) -> dict[str, Any]:
     """slope: of accuracy on log2(1 + budget), with its interval. control: share of replies within their budget.
     scaling: mean slope of accuracy over pairs of budgets, a token. best: the highest accuracy."""
-    marks = [{uid: _mark(s) for uid, s in part.by_item(primary, budget).items()} for budget in given]
+    marks = [{uid: _mark(s) for uid, s in _credits(part, primary, budget).items()} for budget in given]
     uids = sorted(set.intersection(*map(set, marks)))
     table = np.array([[own[uid] for own in marks] for uid in uids])
     if len(given) < 2 or not uids:
@@ -113,7 +116,7 @@ def controls(part: Table, primary: str) -> dict[str, Any]:
     found = {}
     for control, at in sorted({(row.control, row.budget) for row in part.rows if row.control != REAL}):
         name = control if at == FULL else f"{control}, {at:,} tokens"
-        real, other = (part.by_item(primary, at, heard) for heard in (REAL, control))
+        real, other = (_credits(part, primary, at, heard) for heard in (REAL, control))
         read, changed = (part.by_item(resolver(part), at, heard) for heard in (REAL, control))
         uids = sorted(real.keys() & other.keys())
         if uids:
@@ -125,7 +128,7 @@ def controls(part: Table, primary: str) -> dict[str, Any]:
     return found
 
 
-def _control(real: Scores, other: Scores) -> dict[str, Any]:
+def _control(real: Worth, other: Worth) -> dict[str, Any]:
     pairs = [(_mark(real[uid]), _mark(other[uid])) for uid in real]
     (a, _, _), (b, low, high) = _rate(real), _rate(other)
     return {"n": len(pairs), "value": b, "low": low, "high": high,
@@ -155,14 +158,20 @@ def _place(target: Choice, score: Score) -> int | None:
     return next((i for i in places if i in target.gold), places[0] if places else None)
 
 
-def _rate(by: Scores) -> tuple[float, float, float]:
+def _rate(by: Worth) -> tuple[float, float, float]:
     marks = [_mark(scores) for scores in by.values()]
     return wilson(math.fsum(marks), len(marks)) if marks else (math.nan,) * 3
 
 
-def _mark(scores: Sequence[Score]) -> float:
+def _credits(part: Table, primary: str, budget: int = FULL, control: str = REAL) -> dict[str, list[float]]:
+    """What each sample of an item is worth, the more the better."""
+    one, by = scorer(primary), part.by_item(primary, budget, control)
+    return {uid: [credit(one, score) for score in scores] for uid, scores in by.items()}
+
+
+def _mark(scores: Sequence[float]) -> float:
     """An item's mean over its samples; what is left out counts as wrong: all points have the same items."""
-    return _mean([score.value or 0.0 for score in scores])
+    return _mean(scores)
 
 
 def _right(score: Score) -> bool:

@@ -120,12 +120,16 @@ def test_what_is_no_run_is_said_in_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("answer", "denies"),
     [("I am a text model and cannot hear audio.", True), ("我无法听到音频。", True),
-     ("A bell rings twice.", False), ("I hear nothing in the clip.", False), ("这段录音里没有声音。", False),
-     ("", False)],
+     ("A bell rings twice.", False), ("I hear nothing in the clip.", False), ("这段录音里没有声音。", False)],
 )  # fmt: skip
 def test_denials_are_errors_and_silence_is_none(answer, denies):
     found = score(scorer("self.denial"), item(0), Reply("", answer))
     assert (found.value, found.how) == (float(denies), "denies hearing" if denies else "no denial")
+
+
+def test_a_reply_without_an_end_is_no_proof_of_hearing():
+    assert score(scorer("self.denial"), item(0), Reply("I cannot hear", "", closed=False)).value is None
+    assert score(scorer("self.denial"), item(0), Reply("I hear it", "")).value == 0.0
 
 
 def test_denials_are_counted_apart_in_answer_and_thinking(tmp_path):

@@ -1,13 +1,17 @@
 """What a run comes to, against numbers worked out by hand."""
 
 import json
+from fractions import Fraction
 
 import numpy as np
 import pytest
 
-from mlx_audio_r1.evaluate.results import FULL, SUMMARY
+from mlx_audio_r1.evaluate.failures import failures
+from mlx_audio_r1.evaluate.results import FULL, REAL, SUMMARY
 from mlx_audio_r1.evaluate.summary import summarise, summary_of, tables
+from mlx_audio_r1.prompt import AudioPart
 from mlx_audio_r1.tasks.item import Item, Turn
+from mlx_audio_r1.tasks.number import Quantity
 from mlx_audio_r1.tasks.statistics import bootstrap_slope, maj_at_k, wilson
 from mlx_audio_r1.tasks.wording import Wording
 from tests.evaluate.hand import item, result, scored, table, write_run
@@ -89,7 +93,7 @@ def test_controls_are_paired_with_the_true_sound():
     items = [item(i) for i in range(4)]
     results = [result(i, RIGHT if i < 3 else WRONG) for i in range(4)]
     results += [result(i, [RIGHT, "C. harp", WRONG, WRONG][i], control="silence") for i in range(4)]
-    found = summary_of(table(items, results))["controls"]["silence"]
+    found = summary_of(table(items, results))["controls"]["none"]
     assert found["value"] == 0.25 and found["difference"][0] == 0.5
     assert found["contribution"] == pytest.approx((0.75 - 0.25) / 0.75)
     assert found["retention"] == pytest.approx(1 / 3) and found["flips"] == 0.5
@@ -112,3 +116,38 @@ def test_benches_stand_apart_and_a_file_has_no_nan(tmp_path):
     assert "grounding" not in found["benches"]["mmau"] and found["benches"]["mmar"]["grounding"] == {"a": 1}
     text = (write_run(tmp_path / "run", items, []) / SUMMARY).read_text()
     assert json.loads(text)["benches"]["mmau"]["replies"] == 0 and "NaN" not in text
+
+
+def transcribed():
+    """Two sentences of two words, each without thinking, with the sound, and with silence, twice."""
+    turns = (Turn("user", ("?", AudioPart("a.wav"))),)
+    items = [Item(f"asr:{i}", turns, Wording(("good day",)), bench="asr") for i in range(2)]
+    said = {(FULL, REAL): "good day", (0, REAL): "good bye", (4, REAL): "good day", (FULL, "none"): "no no"}
+    results = [result(i, answer, bench="asr", sample=k, budget=budget, control=control)
+               for i in range(2) for k in range(2) for (budget, control), answer in said.items()]  # fmt: skip
+    return table(items, results, ("asr.mer",))
+
+
+def test_fewer_errors_are_better_under_budgets_and_controls():
+    found = summary_of(transcribed())
+    assert found["scorers"]["asr.mer"]["value"] == 0.0 and found["votes"] == {}
+    assert [point["value"] for point in found["budgets"]["points"]] == [0.5, 1.0, 1.0]
+    assert found["budgets"]["slope"][0] > 0
+    silence = found["controls"]["none"]
+    assert silence["value"] == 0.0 and silence["difference"][0] == silence["contribution"] == 1.0
+
+
+def test_failures_of_an_error_rate_are_its_errors():
+    part = transcribed()
+    assert failures(part) == []
+    [item_0, item_1] = part.items.values()
+    spoiled = [result(0, "good bye", bench="asr"), result(1, "good day", bench="asr")]
+    [shown] = failures(table([item_0, item_1], spoiled, ("asr.mer",)))
+    assert shown.result.answer == "good bye"
+
+
+def test_what_is_not_for_a_scorer_to_read_is_not_unparsed():
+    items = [item(0), Item("mmau:1", (Turn("user", ("How many?",)),), Quantity(Fraction(3)), bench="mmau")]
+    found = summary_of(table(items, [result(0, NOTHING), result(1, "three")], ("mcq.resolve", "num.resolve")))
+    own = {name: (s["n"], s["left_out"], s["unparsed"]) for name, s in found["scorers"].items()}
+    assert own == {"mcq.resolve": (1, 1, 1), "num.resolve": (1, 1, 0)}

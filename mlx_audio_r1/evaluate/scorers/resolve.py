@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from mlx_audio_r1.evaluate.scoring import RuleScorer, Score
+from mlx_audio_r1.evaluate.scoring import OTHER_KIND, RuleScorer, Score
 from mlx_audio_r1.tasks.boolean import Boolean
 from mlx_audio_r1.tasks.choice import Choice
 from mlx_audio_r1.tasks.item import Item
@@ -22,7 +22,7 @@ from mlx_audio_r1.tasks.wording import Wording
 def rule(reply: str, item: Item, *, kinds: tuple[type, ...]) -> Score:
     """The verdict of the verifier for the item's kind of target."""
     if not isinstance(item.target, kinds):
-        return Score(None, None, "another kind of question")
+        return Score(None, None, OTHER_KIND)
     verdict = verify(reply, item)
     return Score(verdict.correct, None if verdict.unparsed else str(verdict.parsed), verdict.why)
 
