@@ -113,7 +113,7 @@ def launch(
 ) -> mx.array:
     rows, vocabulary = logprobs.shape
     threads = row_threads(vocabulary, THREADS)
-    names = ("logprobs", "uniform", "inverse_temperature", "top_p", "log_min_p", "top_k")
+    names = ("logprobs", "numbers", "inverse_temperature", "top_p", "log_min_p", "top_k")
     return kernel("sample", names, ("token",))(
         inputs=[logprobs, uniform, _inverse(temperature), max(float(top_p), LEAST_TOP_P),
                 math.log(min_p) if min_p > 0 else -math.inf, float(top_k)],

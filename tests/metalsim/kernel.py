@@ -136,5 +136,6 @@ def _lint(text: KernelText, made: Generated, metal: tuple[int, int]) -> tuple[st
     return (
         *(f"header, {x}" for x in lint.check_header(text.header, metal)),
         *lint.check_tokens(text.source, metal),
+        *lint.check_includes(text.header, text.source),
         *lint.check_compile(rewrite.to_cxx(made.text), made.expression),
     )

@@ -40,6 +40,7 @@ _POINTERS = (
 )
 _SPACE = re.compile(r"\b(?:device|threadgroup|constant|thread)\b")
 
+_MATRICES = "#include <metal_simdgroup_matrix>"
 _FLAGS = (
     "-DMSL_LINT", "-O0", "-fno-caret-diagnostics", "-Wno-everything", "-Werror=uninitialized",
     "-Werror=sometimes-uninitialized", "-Werror=conditional-uninitialized", "-Werror=return-type",
@@ -68,6 +69,13 @@ def check_header(source: str, metal: tuple[int, int] = (3, 1)) -> list[str]:
     """The same of functions that a kernel calls."""
     own = [] if threadgroup_variables(source) == source else ["a threadgroup variable outside of a kernel"]
     return [*check_tokens(source, metal), *own]
+
+
+def check_includes(header: str, source: str) -> list[str]:
+    """MLX's own text brings mathematics and lanes, but no matrices."""
+    clean = blank_comments(header + source)
+    used = re.search(r"\bsimdgroup_(?:matrix\b|load\b|b?float8x8\b|half8x8\b)", clean)
+    return [f"`{used[0]}` needs #include <metal_simdgroup_matrix>"] if used and _MATRICES not in header else []
 
 
 def _lines(source: str, pattern: str) -> Iterator[tuple[int, re.Match[str]]]:

@@ -46,6 +46,7 @@ REFUSED = {
     "an array of a size that is not known": (FIRST, f"float z[lane + 1]; z[0] = 1; {FIRST}"),
     "an atomic that orders others":
         (FIRST, f"atomic_load_explicit((device atomic_int*)q, memory_order_acquire); {FIRST}"),
+    "matrices without their header": (FIRST, f"simdgroup_float8x8 m = simdgroup_float8x8(0.0f); {FIRST}"),
     "if constexpr, in Metal 3": (FIRST, f"if constexpr (N > 2) {{ {FIRST} }}"),
 }
 HEADERS = {
@@ -82,6 +83,11 @@ def test_is_refused_in_a_header(header: str) -> None:
 def test_what_is_right_is_let_through() -> None:
     launch(BODY)
     launch(BODY, "template <typename T> inline T first(const device T* p) { return p[0]; }\n")
+
+
+def test_matrices_with_their_header_are_let_through() -> None:
+    launch(BODY.replace(FIRST, f"simdgroup_float8x8 m = simdgroup_float8x8(0.0f); {FIRST}"),
+           "#include <metal_simdgroup_matrix>\n")
 
 
 def test_float_becomes_half_silently_and_bfloat_by_a_cast() -> None:

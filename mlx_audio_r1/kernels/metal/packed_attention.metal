@@ -1,3 +1,6 @@
+#include <metal_simdgroup_matrix>
+using namespace metal;
+
 // A tile's rows of one head in float, noughts behind the last of them.
 template <int D, int TILE, typename Source>
 inline void take(Source source, threadgroup float* rows, int first, int end, int head, int heads, float scale,

@@ -173,7 +173,7 @@ for (int walk = 0; walk < 2; walk++) {
   for (int g = 0; g < SIMDGROUPS; g++) {
     total += spans[g];
   }
-  target = uniform[batch] * total;
+  target = numbers[batch] * total;
   float before = 0.0f;
   float before_chosen = 0.0f;
   int chosen = 0;
