@@ -1,5 +1,7 @@
 """Traces cut at budgets: the answers that a limit would have given, for the price of one run."""
 
+from dataclasses import replace
+
 import pytest
 
 from mlx_audio_r1.errors import EvaluationError
@@ -7,8 +9,9 @@ from mlx_audio_r1.evaluate.asking import thinking_tokens
 from mlx_audio_r1.evaluate.budgets import parse_budgets
 from mlx_audio_r1.evaluate.choosing import Choosing
 from mlx_audio_r1.evaluate.results import FULL, REAL
+from mlx_audio_r1.tasks.item import Turn
 from mlx_audio_r1.tasks.item_files import read_items
-from tests.evaluate.world_run import GREEDY, rows, run_world
+from tests.evaluate.world_run import GREEDY, rows, run_world, store
 
 BUDGETS = (0, 7, 1_000)
 
@@ -37,6 +40,22 @@ def test_the_answer_is_the_one_that_a_limit_gives(nano, items, found):
         assert row.answer_tokens == len(row.ids) < 64
         cut += 1
     assert cut >= 4
+
+
+def test_it_is_where_the_words_come_before_the_sound_and_repeats_are_penalised(nano, items, tmp_path):
+    """As MMAR is asked: the whole prompt is shared by its budgets, and the penalty sees it and the thought."""
+    settings = {**GREEDY, "repetition_penalty": 1.3}
+    turned = [replace(i, turns=(Turn("user", i.turns[0].parts[::-1]),)) for i in list(items.values())[:3]]
+    (tmp_path / "items").mkdir()
+    store(tmp_path / "items", turned)
+    out = run_world(nano, tmp_path / "items", tmp_path / "out", budgets=(3, 5), settings=settings)
+    found = rows(out)
+    for item in turned:
+        for budget in (3, 5):
+            assert found[item.uid, 0, FULL, REAL].thinking_tokens > budget
+            limited = nano.reply(item.messages(), thinking_budget=budget, **settings)
+            row = found[item.uid, 0, budget, REAL]
+            assert (row.thinking, row.answer) == (limited.thinking, limited.answer)
 
 
 def test_no_budget_is_the_empty_reasoning_of_training(nano, items, found):
