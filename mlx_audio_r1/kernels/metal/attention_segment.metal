@@ -15,7 +15,7 @@ int target[SLOTS];  // where its result goes; below 0: a slot without a row
 for (int i = 0; i < SLOTS; i++) {
     int j = (block * NSG + int(sg)) * SLOTS + i;
     int b = cache_row + j / (G * L), h = head * G + j / L % G, l = j % L;
-    top[i] = -FLT_MAX;  // and not -INFINITY: that less a score of -inf is no number
+    top[i] = Limits<float>::finite_min;  // and not -INFINITY: that less a score of -inf is no number
     sum[i] = 0.0f;
     last[i] = -1;
     target[i] = -1;
