@@ -138,7 +138,7 @@ class _Told:
 
 def _running(own: dict[str, Any], settings: dict[str, Any], seed: int, room: int | None) -> Any:
     from mlx_audio_r1.evaluate.budgets import parse_budgets
-    from mlx_audio_r1.evaluate.run import Running
+    from mlx_audio_r1.evaluate.running import Running
 
     names = ("samples", "answer_tokens", "control_budget", "grounding", "max_rows", "retry_failed")
     controls = tuple(name.strip() for name in own["controls"].split(",") if name.strip())

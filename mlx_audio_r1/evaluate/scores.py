@@ -21,7 +21,7 @@ from mlx_audio_r1.evaluate.hearing import of_hearing
 from mlx_audio_r1.evaluate.judge_words import Words
 from mlx_audio_r1.evaluate.judging import judge_replies, with_judged
 from mlx_audio_r1.evaluate.results import ITEMS, SCORES, Result, read_results
-from mlx_audio_r1.evaluate.run import read_run
+from mlx_audio_r1.evaluate.run_folder import read_run
 from mlx_audio_r1.evaluate.score_rows import ScoreRow, read_scores, score_row, write_scores
 from mlx_audio_r1.evaluate.scorers import SCORERS, scorer
 from mlx_audio_r1.evaluate.scoring import JudgeScorer, RuleScorer, Score, score

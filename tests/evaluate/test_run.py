@@ -12,7 +12,8 @@ from mlx_audio_r1.errors import DataError, EvaluationError, PromptError
 from mlx_audio_r1.evaluate.asking import LEAST_TOKENS as LEAST
 from mlx_audio_r1.evaluate.choosing import Choosing, chosen, open_sources
 from mlx_audio_r1.evaluate.results import FULL, REAL
-from mlx_audio_r1.evaluate.run import Running, read_run
+from mlx_audio_r1.evaluate.run_folder import read_run
+from mlx_audio_r1.evaluate.running import Running
 from mlx_audio_r1.files import locked
 from mlx_audio_r1.footprint import prompt_tokens
 from mlx_audio_r1.tasks.boolean import Boolean

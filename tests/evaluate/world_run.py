@@ -8,7 +8,8 @@ import numpy as np
 
 from mlx_audio_r1.evaluate.choosing import Choosing, open_sources
 from mlx_audio_r1.evaluate.results import ITEMS, ResultFile
-from mlx_audio_r1.evaluate.run import Running, run_items
+from mlx_audio_r1.evaluate.run import run_items
+from mlx_audio_r1.evaluate.running import Running
 from mlx_audio_r1.prompt import AudioPart
 from mlx_audio_r1.tasks.acoustic_world import world_item
 from mlx_audio_r1.tasks.item import Item, Turn
