@@ -35,7 +35,7 @@ class Trial:
 
 def tried(op: Op, arrays: Arrays, options: Mapping[str, Any]) -> Trial:
     """Run the kernel on made-up inputs of these shapes. MLX raises RuntimeError for what does not compile,
-    ValueError for a threadgroup that is too large for it."""
+    ValueError for a threadgroup that is too large for it, RuntimeError again for what memory does not hold."""
     try:
         inputs = made_up(op, arrays, options)
         mx.eval(inputs)
@@ -43,9 +43,9 @@ def tried(op: Op, arrays: Arrays, options: Mapping[str, Any]) -> Trial:
         later = seconds(op.launch, inputs, options)
         got = outputs(op.launch(*inputs, **options))
         mx.eval(got)
+        why = disagreement(got, outputs((op.measure or op.reference)(*inputs, **options)))
     except (RuntimeError, ValueError) as error:
         return Trial(reason(error), compiles=False)
-    why = disagreement(got, outputs((op.measure or op.reference)(*inputs, **options)))
     return Trial(why, max(0.0, first - later) * 1000)
 
 
