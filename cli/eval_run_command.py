@@ -40,7 +40,9 @@ def _without(*names: str) -> Callable[[click.Command], click.Command]:
 @click.option("--preset", "share", type=click.Choice(["mini"]),
               help="mini: 100 items of each benchmark, 200 of one that has 1,000.")
 @click.option("--prompt-profile", "profile", metavar="NAME", help="Ask in other words than the authors'.")
-@click.option("--option-style", metavar="NAME", help="How options are written: step-r1, none, brackets, mmsu.")
+@click.option(
+    "--option-style", metavar="NAME", help="How options are written: step-r1, none, brackets, mmsu, air-bench."
+)
 @click.option("--budgets", default="", metavar="N,N,...",
               help="Also the answers after N tokens of reasoning, such as 0,64,256,1024,4096.")
 @click.option("--answer-tokens", type=click.IntRange(1), default=64, show_default=True,
@@ -112,10 +114,14 @@ def _run(benches: tuple[str, ...], out: Path, own: dict[str, Any], settings: dic
     model = choose_model(own["model"])
     running = _running(own, settings, seed, _room(model, own, settings))
     choosing = Choosing(own["limit"], own["share"], seed, own["profile"], own["option_style"])
-    sources = open_sources(benches, out, choosing, ImportOptions(per_task=own["per_task"], seed=seed))
+    watch = Watch(1, shown=not own["no_progress"])
+    try:
+        sources = open_sources(benches, out, choosing, ImportOptions(per_task=own["per_task"], seed=seed),
+                               lambda number: watch.counting("making questions", number))  # fmt: skip
+    finally:
+        watch.counted()
     r1 = load(model, adapter_path=own["adapter_path"])
     notice_nano(r1.config.raw)
-    watch = Watch(1, shown=not own["no_progress"])
     try:
         run_items(r1, sources, out, running, _Told(watch))
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,12 +135,21 @@ def still_to_judge(folder: Path) -> str:
 
 def _show(summary: dict[str, Any]) -> None:
     """The table of benchmarks, and whether its numbers may stand beside published ones."""
-    from mlx_audio_r1.evaluate.report_tables import headline, table
+    from mlx_audio_r1.evaluate.report_tables import headline
 
-    click.echo(table(*headline(summary["benches"])))
+    click.echo(aligned(*headline(summary["benches"])))
     for name, found in summary["benches"].items():
         reasons = found.get("comparable", {}).get("reasons", [])
-        more = [f"{len(reasons) - MOST_REASONS} reasons more"] if len(reasons) > MOST_REASONS else []
+        left = len(reasons) - MOST_REASONS
+        more = [f"{left} reason{'s' * (left > 1)} more"] if left > 0 else []
         told = "; ".join([*reasons[:MOST_REASONS], *more])
         said = f"not paper-comparable: {told}" if reasons else "paper-comparable"
         click.echo(f"{name}: {said}", err=True)
+
+
+def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table for a terminal: the first column to the left, the others to the right, two spaces between."""
+    lines = [list(map(str, line)) for line in (columns, *rows)]
+    first, *others = (max(map(len, column)) for column in zip(*lines, strict=True))
+    padded = ([line[0].ljust(first), *map(str.rjust, line[1:], others)] for line in lines)
+    return "\n".join("  ".join(line) for line in padded)

@@ -70,9 +70,9 @@ class Watch:
         self._clear()
         click.secho(text, fg="yellow", err=True)
 
-    def counting(self, what: str, done: int, total: int) -> None:
+    def counting(self, what: str, done: int, total: int | None = None) -> None:
         """How far a preparation is."""
-        self._draw(f"{what} {done:,}/{total:,}")
+        self._draw(f"{what} {done:,}" + (f"/{total:,}" if total is not None else ""))
 
     def counted(self) -> None:
         """Nothing is being counted any more."""

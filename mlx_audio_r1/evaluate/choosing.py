@@ -18,7 +18,7 @@ from mlx_audio_r1.errors import EvaluationError
 from mlx_audio_r1.evaluate.arrange import rearranged
 from mlx_audio_r1.evaluate.benches import BENCHES, bench
 from mlx_audio_r1.evaluate.import_report import REPORT, read_report
-from mlx_audio_r1.evaluate.importing import ImportOptions, import_bench
+from mlx_audio_r1.evaluate.importing import ImportOptions, Telling, import_bench
 from mlx_audio_r1.evaluate.results import ITEMS, RESULTS
 from mlx_audio_r1.tasks.item import Item
 from mlx_audio_r1.tasks.item_files import read_items
@@ -53,13 +53,15 @@ class Choosing:
 
 
 def open_sources(
-    names: Sequence[str], out: Path, choosing: Choosing, options: ImportOptions = AS_IT_IS
-) -> list[Source]:
-    """What is to be asked of each benchmark, whatever files its items lie in. Raises EvaluationError."""
+    names: Sequence[str], out: Path, choosing: Choosing, options: ImportOptions = AS_IT_IS,
+    tell: Telling | None = None,
+) -> list[Source]:  # fmt: skip
+    """What is to be asked of each benchmark, whatever files its items lie in. tell: how many items there are so
+    far of one that is made on the spot. Raises EvaluationError."""
     check_out(out)
     found: dict[str, Source] = {}
     for name in names:
-        for source in open_source(name, out, options):
+        for source in open_source(name, out, options, tell):
             before = found.get(source.bench)
             found[source.bench] = _joined(before, source) if before else source
     check_unique([item for source in found.values() for item in source.items])
@@ -77,14 +79,16 @@ def _share(source: Source, choosing: Choosing) -> Source:
     return replace(source, items=asked_as(items, choosing.profile, choosing.option_style), of=len(source.items))
 
 
-def open_source(name: str, out: Path, options: ImportOptions = AS_IT_IS) -> list[Source]:
+def open_source(
+    name: str, out: Path, options: ImportOptions = AS_IT_IS, tell: Telling | None = None
+) -> list[Source]:
     """A folder of an import, a file of items, or a benchmark that is made on the spot, below `out`.
 
     A source for each benchmark in it. Raises EvaluationError, or DataError with file:line.
     """
     path = Path(name)
     if not path.exists() and name in BENCHES:
-        path = _made(name, out, options)
+        path = _made(name, out, options, tell)
     file = path / ITEMS if path.is_dir() else path
     if not file.is_file():
         there = "no items.jsonl in it" if path.is_dir() else "no such file, folder or benchmark"
@@ -101,13 +105,13 @@ def open_source(name: str, out: Path, options: ImportOptions = AS_IT_IS) -> list
             for own, its in by_bench.items()]  # fmt: skip
 
 
-def _made(name: str, out: Path, options: ImportOptions) -> Path:
+def _made(name: str, out: Path, options: ImportOptions, tell: Telling | None) -> Path:
     if bench(name).make is None:
         raise EvaluationError(f"{name}: comes from your download; run audio-r1 eval import {name} PATH -o DIR, "
                               "and give DIR")  # fmt: skip
     folder = out / IMPORTS / f"{name}-{options.per_task}-{options.seed}"
     if not (folder / ITEMS).is_file():
-        import_bench(bench(name), None, folder, options)
+        import_bench(bench(name), None, folder, options, tell)
     return folder
 
 

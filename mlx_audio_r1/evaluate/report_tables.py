@@ -147,7 +147,8 @@ def _cell(value: str) -> str:
 def extras(found: Mapping[str, Any]) -> list[tuple[str, Grid]]:
     """Title and table of what else was measured."""
     made = [("Budgets", _budgets), ("Controls", _controls), ("Several samples", _votes),
-            ("Grounding", _grounding), ("Claims that it cannot hear", _hearing)]  # fmt: skip
+            ("One sample after the other", _repeats), ("Grounding", _grounding),
+            ("Claims that it cannot hear", _hearing)]  # fmt: skip
     return [(title, grid) for title, make in made if (grid := make(found))[1]]
 
 
@@ -175,6 +176,13 @@ def _grounding(found: Mapping[str, Any]) -> Grid:
     measures = found.get("grounding") or {}
     rows = [[": ".join(filter(None, (name, meaning(name)))), *_flat(value)] for name, value in measures.items()]
     return ["measure", "value", "95 % interval"], rows
+
+
+def _repeats(found: Mapping[str, Any]) -> Grid:
+    own = found.get("repeats") or {}
+    cells = [percent(own["mean"]), f"{100 * own['sd']:.1f} points", *map(percent, own["values"])] if own else []
+    names = [str(number) for number in range(1, len(cells) - 1)]
+    return ["", "mean", "standard deviation", *names], [["right", *cells]] if own else []
 
 
 def _hearing(found: Mapping[str, Any]) -> Grid:

@@ -22,12 +22,12 @@ from mlx_audio_r1.evaluate.results import FULL, REAL, SUMMARY, Result
 from mlx_audio_r1.evaluate.score_rows import ScoreRow
 from mlx_audio_r1.evaluate.scorers import scorer
 from mlx_audio_r1.evaluate.scoring import OTHER_KIND, Score, Scorer
-from mlx_audio_r1.evaluate.summary_parts import budgets, controls, positions, votes
+from mlx_audio_r1.evaluate.summary_parts import budgets, controls, positions, repeats, votes
 from mlx_audio_r1.files import write_file
 from mlx_audio_r1.tasks.item import Item
 from mlx_audio_r1.tasks.statistics import Interval, bootstrap_total, wilson
 
-PARTS = {"votes": votes, "budgets": budgets, "controls": controls, "positions": positions}
+PARTS = {"votes": votes, "repeats": repeats, "budgets": budgets, "controls": controls, "positions": positions}
 By = Mapping[str, list[Score]]  # uid -> scores of its samples
 
 

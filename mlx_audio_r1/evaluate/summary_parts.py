@@ -54,6 +54,17 @@ def votes(part: Table, primary: str) -> dict[str, Any]:
     return found
 
 
+def repeats(part: Table, primary: str) -> dict[str, Any]:
+    """Accuracy of each sample over all items, their mean and standard deviation: what sampling anew may change.
+    {} for one sample."""
+    by = _credits(part, primary)
+    n = min(map(len, by.values()), default=0)
+    if n < 2:
+        return {}
+    values = [_mean([worth[i] for worth in by.values()]) for i in range(n)]
+    return {"values": values, "mean": _mean(values), "sd": float(np.std(values, ddof=1))}
+
+
 def _voted(scores: Sequence[Score], k: int) -> float:
     """A vote over what was understood: right answers are one camp, each wrong text its own."""
     camps = [None if s.parsed is None else (_right(s), "" if _right(s) else s.parsed) for s in scores]

@@ -70,6 +70,8 @@ def test_samples_vote_and_pass():
     for k in (1, 2, 4):
         assert votes[str(k)]["maj"] == pytest.approx(sum(maj_at_k(t, "drum", k) for t in texts.values()) / 2)
     assert votes["4"]["maj"] == 0.5
+    assert found["repeats"]["values"] == [0.5, 0.5, 0.0, 0.5]
+    assert (found["repeats"]["mean"], found["repeats"]["sd"]) == (pytest.approx(3 / 8), pytest.approx(0.25))
 
 
 def test_budgets_are_the_same_items_at_every_point():
@@ -93,7 +95,7 @@ def test_controls_are_paired_with_the_true_sound():
     items = [item(i) for i in range(4)]
     results = [result(i, RIGHT if i < 3 else WRONG) for i in range(4)]
     results += [result(i, [RIGHT, "C. harp", WRONG, WRONG][i], control="silence") for i in range(4)]
-    found = summary_of(table(items, results))["controls"]["none"]
+    found = summary_of(table(items, results))["controls"]["silence"]
     assert found["value"] == 0.25 and found["difference"][0] == 0.5
     assert found["contribution"] == pytest.approx((0.75 - 0.25) / 0.75)
     assert found["retention"] == pytest.approx(1 / 3) and found["flips"] == 0.5
