@@ -31,8 +31,10 @@ _WHOLE = Names({str(truth): (*ANYWHERE[truth], *ALONE[truth]) for truth in (True
 _ANYWHERE = Names({str(truth): words for truth, words in ANYWHERE.items()})
 _LEADING = re.compile(r"[\s\"'(\[]*(?:(yes|no|true|false|yeah|yep|nope|correct|incorrect)\b"
                       r"|([\u4e00-\u9fff]{1,3})(?=[\s,.。、!;:?]|$))", re.IGNORECASE)  # fmt: skip
+UNKNOWING = re.compile(r"\bno (?:idea|clue|answer|opinion|way to|one can (?:say|tell|know))\b", re.IGNORECASE)
+_NO_DOUBT = re.compile(r"[\s\"'(]*no (?:doubt|question)\b", re.IGNORECASE)
 _NO_ANSWER = re.compile(
-    r"[\s\"'(]*(?:no (?:idea|clue|answer|opinion|way to|one can (?:say|tell|know))\b"
+    rf"[\s\"'(]*(?:{UNKNOWING.pattern}"
     r"|(?:yes|no) ?(?:/|and|or) ?(?:yes|no)\b|是否|有没有)",
     re.IGNORECASE,
 )
@@ -65,7 +67,7 @@ def truth_of(text: str) -> bool | None:
     cued = [t for piece in answers_after_cues(text) if (t := _whole_or_first(piece)) is not None]
     if cued:
         return cued[-1] if len(set(cued)) == 1 else None
-    last = [m.name for m in _ANYWHERE.mentions(NO_DENIAL.sub(" ", text))][-1:]
+    last = [m.name for m in _ANYWHERE.mentions(NO_DENIAL.sub(" ", UNKNOWING.sub(" ", text)))][-1:]
     return last[0] == "True" if last else None
 
 
@@ -74,6 +76,6 @@ def _whole_or_first(text: str) -> bool | None:
     if whole is not None:
         return whole == "True"
     first = _LEADING.match(text)
-    if first is None or _NO_ANSWER.match(text):
+    if first is None or _NO_ANSWER.match(text) or _NO_DOUBT.match(text):
         return None
     return POLAR.get((first.group(1) or first.group(2)).lower())

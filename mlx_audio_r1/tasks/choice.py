@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from mlx_audio_r1.tasks.boolean import POLAR, truth_of
+from mlx_audio_r1.tasks.boolean import POLAR, UNKNOWING, truth_of
 from mlx_audio_r1.tasks.item import Item, Verdict
 from mlx_audio_r1.tasks.names import SENTENCE_END, Names, answers_after_cues, denied
 from mlx_audio_r1.tasks.options import LETTERS
@@ -30,20 +30,21 @@ _GLUED = re.compile(rf"({_LETTER})[.)、:,](?=\d)")  # "A.1,200 Hz", where it ma
 _VERB = r"(?:is|was|as|because|since|fits?|matches|must be|seems)\b"
 _NAMED = re.compile(
     r"(?:\b(?:options?|choices?|choose|chose|select(?:ed)?|pick(?:ed)?|go with|letter)\s*:?\s*"
-    r"|选项|选择|我选|应选|选)\s*"
+    r"|[选選][项項]|[选選][择擇]|[选選])\s*:?\s*"
     rf"{_OPEN}?({_LETTER})(?![A-Za-z])(?={_CLOSE}|\s*(?:$|[.,;:!?\n。、\"']|-\s|{_VERB}|(?:and|or)\b|是|因为|和|或))",
     re.IGNORECASE,
 )  # "option B", "I choose B", 选B
 _SAID = re.compile(
     r"(?:\b(?:it is|it's|that is|that's|say|guess|think|believe|probably|definitely|likely|clearly|must be)\s+"
-    r"|(?<!not )\b(?:so|therefore|thus|hence|correct|right|final|verdict|choice|pick|listening)\b[,:]?\s+"
-    r"|是|为)"
+    r"|(?<!not )\b(?:so|therefore|thus|hence|correct|right|final|verdict|listening)\b[,:]?\s+"
+    r"|\b(?:choice|pick|selection|guess|vote)\b(?:\s+(?:is|would be)\b)?\s*[,:]?\s+"
+    r"|是|为|為)"
     rf"({_LETTER})(?=\s*(?:$|[.,;!\n。]))",
     re.IGNORECASE,
 )  # "I'd say B."
 _SUBJECT = re.compile(
     rf"(?:^|[.,;:!?\n。、]\s*|\b(?:so|that|hence|only|and|but) )(?![Ii])({_LETTER})[)\]】]?"
-    rf"(?=\s+{_VERB}|\s*(?:选项|是|对|正确|因为))",
+    rf"(?=\s+{_VERB}|\s*(?:[选選][项項]|[项項]|是|对|正确|對|正確|因为))",
     re.IGNORECASE,
 )  # "B is right", B正确
 _LAST = re.compile(rf"(?:[.!?。]\s+|\n\s*)[(\[]?({_LETTER})[.)\]!。]*$")  # the last sentence is a letter
@@ -112,6 +113,7 @@ def _resolver(options: tuple[str, ...]) -> _Resolver:
 class _Resolver:
     def __init__(self, options: tuple[str, ...]):
         self.options, self.names = options, Names.of(options)
+        self.polar = {fold(option) for option in options} <= POLAR.keys()
 
     def resolve(self, text: str) -> Chosen:
         """`text` is plain and not empty."""
@@ -201,12 +203,12 @@ class _Resolver:
         )
 
     def _mentioned(self, text: str) -> Chosen:
-        named = self.names.named(text)
+        named = self.names.named(UNKNOWING.sub(" ", text) if self.polar else text)
         if len(named) == 1:
             return Chosen(named[0], "one option named")
         if opening := self.names.opening(text):
             return Chosen(opening, "option text first")
-        if {fold(o) for o in self.options} <= POLAR.keys() and (truth := truth_of(text)) is not None:
+        if self.polar and (truth := truth_of(text)) is not None:
             agreeing = [o for o in self.options if POLAR[fold(o)] is truth]
             if len({fold(o) for o in agreeing}) == 1:
                 return Chosen(self.option(self.options.index(agreeing[0])), "yes or no")

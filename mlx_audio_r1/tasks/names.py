@@ -34,13 +34,13 @@ _DENIED_BEFORE = re.compile(
     re.IGNORECASE,
 )
 _DENIED_AFTER = re.compile(
-    r"[\s)\]\"'】]{0,3}(?:\?|"
+    r"[\s)\]\"'】]{0,3}(?:[吗嗎么]?\?|"
     r"(?:(?:it|this|that) )?(?:is|was|are|were|does|do|did|could|would|will|seems?|must)\s?(?:not|n't|never)\b"
     r"|(?:cannot|can't)\b"
     r"|(?:(?:is|was|are|were|seems?) )?"
     r"(?:wrong|incorrect|unlikely|impossible|false|absent|missing|excluded|ruled out)\b"
     r"|[,;:] no[.!]*\Z"
-    r"|是?(?:不对|不是|错|排除|不可能|不正确|不符))",
+    r"|(?:[选選]?[项項])?是?(?:不对|不對|不是|错|錯|排除|不可能|不正确|不正確|不符))",
     re.IGNORECASE,
 )
 CUE = re.compile(
@@ -48,10 +48,12 @@ CUE = re.compile(
     r"|\b(?:correct|right|best|final) (?:option|choice|one)\b)"
     r"(?: (?:is|was|would be|should be|must be))?(?: (?:option|choice))?\s*(?:[:=–—]|-(?=\s))?\s*"
     r"|\b(?:response|result|output|conclusion)\s*[:=]\s*"
-    r"|(?:答案|结果|正确选项|正确的)(?:应该|应|就)?(?:选项)?(?:是|为|选)?\s*[:=]?\s*(?:选项?)?|答\s*:\s*",
+    r"|(?:答案|结果|結果|正确选项|正確選項|正确的|正確的)(?:应该|應該|应|應|就)?(?:选项|選項)?[是为為选選]?\s*[:=]?\s*"
+    r"(?:[选選][项項]?)?|答\s*:\s*",
     re.IGNORECASE,
 )  # what follows is the answer
 _WORD = re.compile(r"(?:[-+](?=\.?\d))?[\w#%/'°]+(?:[.:]\w+)*")
+_UNIT = re.compile(r"((?<!\w)\d+)(?=[a-z%°])", re.IGNORECASE)
 _TAKEN_BACK = re.compile(
     r"\b(?:wait|actually|correction|sorry|on second thoughts?|or maybe|or perhaps|no)\b|不对|等等|其实|更正",
     re.IGNORECASE,
@@ -178,7 +180,8 @@ def _without_article(key: str) -> str:
 
 
 def _words(key: str) -> str:
-    return " ".join(_WORD.findall(key))
+    """With a gap between a number and its unit: "120bpm" is "120 bpm"."""
+    return " ".join(_WORD.findall(_UNIT.sub(r"\1 ", key)))
 
 
 def _occurrences(text: str, key: str, name: str) -> Iterable[Mention]:

@@ -18,6 +18,7 @@ _SAME = str.maketrans({
     "』": '"', "《": '"', "》": '"', "«": '"', "»": '"', "−": "-", "‐": "-", "‑": "-", "﹣": "-", "⁄": "/",
     "\r": "\n", "\u2028": "\n", "\u2029": "\n",
 })  # fmt: skip
+_THIN = re.compile(r"(?<=\d)[\u00a0\u2009\u202f](?=\d{3}(?!\d))")  # 12 000, typeset
 _OPENING = re.compile(r"<(?:answer|response|result)>", re.IGNORECASE)
 _CLOSING = re.compile(r"</(?:answer|response|result)>", re.IGNORECASE)
 _FENCED = re.compile(r"\A```\w*|```\Z")
@@ -61,7 +62,8 @@ def has_words(text: str) -> bool:
 
 def plain(text: str) -> str:
     """NFKC text without markup; line breaks stay, other whitespace is one space."""
-    text = unicodedata.normalize("NFKC", visible(_unwrap(text)).translate(_SAME)).translate(_SAME)
+    text = _THIN.sub("", visible(_unwrap(text)))
+    text = unicodedata.normalize("NFKC", text.translate(_SAME)).translate(_SAME)
     for pattern, kept in _MARKUP:
         text = pattern.sub(kept, text)
     return text.strip()

@@ -230,6 +230,9 @@ def test_big_bench_rule_agrees_with_a_second_reading():
     [
         ("invalid", "invalid", 1.0), ("valid", "invalid", 0.0), ("invalid", "**Invalid**.", 1.0),
         ("valid", "The argument is deductively valid.", 1.0), ("valid", "validity", 0.0),
+        *(("invalid", reply, 1.0) for reply in (
+            "It isn't valid", "non-valid", "not a valid argument", "not deductively valid", "不是有效的",
+            "in-valid")),
         ("invalid", "这个论证是无效的", 1.0), ("valid", "有效", 1.0), ("valid", "", 0.0),
         ("yes", "Yes", 1.0), ("yes", "Yes, there is no doubt", 1.0), ("yes", "不，他没有回到原点", 0.0),
         ("no", "No.", 1.0), ("no", "He does not tell the truth, so no", 1.0), ("no", "I do not know", 0.0),

@@ -280,3 +280,27 @@ def test_right_replies_are_accepted_and_wrong_ones_are_not():
         for i, form in itertools.product(range(len(options)), FORMS):
             reply = form.format(l=LETTERS[i], t=options[i])
             assert choose(reply, options).option == options[i], (reply, options)
+
+
+INSTRUMENTS = ("cello", "oboe", "harp", "snare")
+ZH = ("大提琴", "双簧管", "竖琴", "小军鼓")
+TEMPI = ("120 BPM", "90 BPM", "1120 BPM", "150 BPM")
+MORE = [  # options, reply, what it chooses: forms that were read wrong once, and their neighbours
+    *((INSTRUMENTS, reply, "harp") for reply in (
+        "My choice is C.", "My pick would be C", "My guess: C", "C项正确", "故选：C", "故選：C", "選C", "選擇C",
+        "選項C", "C選項", "答案為C", "結果：C", "應該選C", "大提琴吗？不，是harp。")),
+    *((INSTRUMENTS, reply, None) for reply in (
+        "My choice is not C.", "不選C", "harp吗？", "是harp嗎？", "C项错误", "C項錯誤", "故选：C或D",
+        "My choice is C or D.")),
+    (ZH, "竖琴吗？", None), (ZH, "大提琴吗？不，是竖琴。", "竖琴"),
+    *((TEMPI, reply, chosen) for reply, chosen in (
+        ("120bpm", "120 BPM"), ("A. 120bpm", "120 BPM"), ("120", None), ("1120bpm", "1120 BPM"))),
+    *((("yes", "no"), reply, chosen) for reply, chosen in (
+        ("I have no idea", None), ("There is no way to tell.", None), ("There is no bell, so no.", "no"),
+        ("I had no idea at first, but yes.", "yes"), ("No doubt: yes", "yes"))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "reply", "chosen"), MORE)
+def test_replies_that_were_read_wrong(options, reply, chosen):
+    assert choose(reply, options).option == chosen

@@ -1,6 +1,6 @@
 """Big Bench Audio by rule. Its own scorer is a language model; the authors' prompt asks for one word or number.
 
-    valid, invalid    "invalid", "not valid" or 无效 anywhere means invalid, else "valid" or 有效 means valid
+    valid, invalid    "invalid", "not (a) valid" or 无效 anywhere means invalid, else "valid" or 有效 valid
     yes, no           the first word if it is one of them (是, 否 too), else the last one that is
     a number          the last one in digits, else the last one in words, English or Chinese
 
@@ -19,7 +19,10 @@ from mlx_audio_r1.tasks.item import Item
 from mlx_audio_r1.tasks.numerals import MOST_DIGITS, find_numbers
 from mlx_audio_r1.tasks.plain import lower, plain
 
-_INVALID = re.compile(r"(?<![a-z])(?:in\s*valid|not\s+valid)(?![a-z])|无效")
+_INVALID = re.compile(
+    r"(?<![a-z])(?:(?:in|non)[\s-]*valid|(?:not|never|[a-z]+n't)\s+(?:an?\s+)?(?:[a-z]+ly\s+)?valid)(?![a-z])"
+    r"|无效|不是?有效"
+)
 _VALID = re.compile(r"(?<![a-z])valid(?![a-z])|有效")
 _FIRST = re.compile(r"\W*(?:(yes|no)(?![a-z])|([是否不]))")
 _POLAR = re.compile(r"(?<![a-z])(?:yes|no)(?![a-z])")
