@@ -79,14 +79,30 @@ def compare(a: Path, b: Path, scorer: str | None = None, groups: Sequence[str] =
     marks = [_marks(read_scores(folder), scorer) for folder in (a, b)]
     common = _common(*marks)
     if not common:
-        wanted = f" scored by {scorer}" if scorer else ""
-        raise EvaluationError(f"{a} and {b}: no item{wanted} is in both; run the same benchmark on each")
+        raise EvaluationError(_nothing_common(a, b, scorer))
     items = {item.uid: item for item in read_items(a / ITEMS)} if groups else {}
+    _check_groups(groups, items.values())
     rows: list[Paired] = []
     for key, uids in sorted(common.items()):
         for label, chosen in [("", uids), *_split(uids, items, groups)]:
             rows.append(_paired(*key, label, [(marks[0][key][u], marks[1][key][u]) for u in chosen]))
     return Comparison(tuple(rows), _flips(marks, common), _missing(marks), _settings(a, b))
+
+
+def _nothing_common(a: Path, b: Path, scorer: str | None) -> str:
+    known = sorted({name for folder in (a, b) for row in read_scores(folder) for name in row.scores})
+    if scorer and scorer not in known:
+        return f"no scores by {scorer!r} in {a} or {b}; there are {', '.join(known) or 'none'}"
+    wanted = f" scored by {scorer}" if scorer else ""
+    return f"{a} and {b}: no item{wanted} is in both; run the same benchmark on each"
+
+
+def _check_groups(groups: Sequence[str], items: Iterable[Item]) -> None:
+    """Raises EvaluationError for a group that no item has."""
+    known = sorted({name for item in items for name in item.groups})
+    for group in groups:
+        if group not in known:
+            raise EvaluationError(f"no group {group!r}; there are {', '.join(known) or 'none'}")
 
 
 def _marks(rows: Iterable[ScoreRow], scorer: str | None) -> dict[Of, Marks]:

@@ -82,8 +82,10 @@ def test_what_cannot_be_compared_is_said_in_one_line(tmp_path):
     b = folder(tmp_path / "b", {0: [1.0]}, bench="other")
     with pytest.raises(EvaluationError, match="no item is in both"):
         compare(a, b)
-    with pytest.raises(EvaluationError, match=r"no item scored by num\.resolve is in both"):
+    with pytest.raises(EvaluationError, match=r"no scores by 'num\.resolve' in .*; there are world"):
         compare(a, a, "num.resolve")
+    with pytest.raises(EvaluationError, match="no group 'key'; there are none"):
+        compare(a, a, groups=["key"])
     (b / SCORES).unlink()
     with pytest.raises(EvaluationError, match="No such file or directory; run audio-r1 eval score"):
         compare(a, b)
