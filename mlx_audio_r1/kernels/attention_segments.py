@@ -92,7 +92,7 @@ def why_unsupported(queries: mx.array, keys: Store, values: Store, form: Form, o
         return f"{heads} heads over {kv_heads} kv heads"
     if is_exact(keys):
         return None if first.shape[3] == dims else f"keys of {first.shape[3]} for queries of {dims}"
-    if form.bits not in (4, 8) or form.group_size not in (32, 64):
+    if form.bits not in (2, 4, 8) or form.group_size not in (32, 64, 128):
         return f"{form.bits} bits in groups of {form.group_size}"
     if dims % form.group_size:
         return f"heads of {dims} in groups of {form.group_size}"

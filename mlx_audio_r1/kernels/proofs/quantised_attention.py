@@ -11,7 +11,7 @@ from mlx_audio_r1.kernels.proof import BATCHES, DTYPES, Array, Case, Proof, grid
 from mlx_audio_r1.kernels.proof_attention import attention64, random_store
 from mlx_audio_r1.kernels.quantised_attention import OP, parts_of
 
-FORMS = (Affine(8, 64), Affine(4, 64), Affine(8, 32), Affine(4, 32))
+FORMS = [Affine(*form) for form in ((8, 64), (4, 64), (8, 32), (4, 32), (8, 128), (4, 128), (2, 64))]
 
 
 def case(tokens: int, batch: int, dtype: mx.Dtype, form: Affine = FORMS[0], *, length: int = 1,
