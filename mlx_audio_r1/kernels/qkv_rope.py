@@ -5,7 +5,7 @@ For R = B L positions of H + 2 G heads of D values of `item` bytes, as loads and
     plain    5 launches of one token behind quantised weights: 3 biases, 2 rotations; of many, the copy of the
              transposed values too. Reads and writes each value 2 to 3 times
     kernel   1 launch    reads R (H + 2 G) D item, as much of the bias, and for each pair of values that turns
-             the offset of its row and its frequency: 8 R (H + G) D / 2; writes R (H + 2 G) D item
+             the offset of its row and its frequency: 12 R (H + G) D / 2; writes R (H + 2 G) D item
 
 The values are laid out (B, heads, L, D), as attention and the cache want them. They are not written into the
 cache's own room, for MLX gives a kernel no way to: every output is a new buffer (`CustomKernel::eval_gpu` of
@@ -14,8 +14,8 @@ and its buffer may be held by others, a prefix kept for the next question, say. 
 MLX's slice update, into a buffer that nobody else holds; so 2 launches stay, of a plain copy without transpose.
 
 The surprise: D / 2 pairs (i, i + D / 2) turn, not neighbours. The angle of position p and pair i
-is p * base^(-2 i / D) in float32, as in mx.fast.rope; but the powers come in a table, rounded once, because far
-into a context the rounding of an exponent shows.
+is p * base^(-2 i / D) as in mx.fast.rope, but not in float32 alone: the powers come in a table with what their
+rounding took from them, and so does the product, because far into a context that shows.
 """
 
 from __future__ import annotations
@@ -73,8 +73,10 @@ def fits(
 
 @lru_cache(maxsize=16)
 def _frequencies(dims: int, base: float) -> mx.array:
-    """(D / 2,) float32; the same for every layer."""
-    return mx.array(float(base) ** (np.arange(0, -dims, -2) / dims), mx.float32)
+    """(2, D / 2) float32, the rounded and what is left of them; the same for every layer."""
+    exact = float(base) ** (np.arange(0, -dims, -2) / dims)
+    rounded = exact.astype(np.float32)
+    return mx.array(np.stack([rounded, (exact - rounded).astype(np.float32)]))
 
 
 def _launch(
@@ -98,7 +100,7 @@ def traffic(
     qkv: mx.array, bias: mx.array, offset: mx.array, *, heads: int, kv_heads: int, base: float
 ) -> int:
     turned = qkv.size // (heads + 2 * kv_heads) * (heads + kv_heads)
-    return 3 * qkv.nbytes + 8 * turned // 2
+    return 3 * qkv.nbytes + 12 * turned // 2
 
 
 launch = with_gradient(_launch, reference)

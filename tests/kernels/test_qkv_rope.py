@@ -58,7 +58,7 @@ def test_bytes_are_those_of_the_docstring(simulation: Simulation, length: int) -
     traffic, positions = simulation.last.traffic, batch * length
     assert traffic["qkv"].read == traffic["bias"].read == positions * (HEADS + 2 * KV_HEADS) * dims * 2
     assert traffic["offset"].read == 4 * positions * (HEADS + KV_HEADS) * dims // 2
-    assert traffic["frequencies"].read == traffic["offset"].read
+    assert traffic["frequencies"].read == 2 * traffic["offset"].read
     assert traffic["queries"].written == positions * HEADS * dims * 2
     assert traffic["keys"].written == traffic["values"].written == positions * KV_HEADS * dims * 2
     assert simulation.count("qkv_rope") == 1
@@ -66,13 +66,11 @@ def test_bytes_are_those_of_the_docstring(simulation: Simulation, length: int) -
 
 @pytest.mark.parametrize("at", [0, 32_000, 65_535])
 def test_far_into_a_context(simulation: Simulation, at: int) -> None:
-    """A base and a size at which frequencies by 2^x are off by twice as much as the plain operations'."""
-    options = {**GIVEN, "base": 1e4}
+    """Where an angle in float32 is off by up to 0.004."""
     qkv, bias, offset = arrays(2, 5, mx.float32, 64)
-    given = qkv, bias, offset + at
-    plain, want = op.reference(*given, **options), reference64(*given, **options)
-    for triple in zip(op.launch(*given, **options), plain, want, strict=True):
-        assert_as_good(*triple)
+    given, options = (qkv, bias, offset + at), {**GIVEN, "base": 1e4}
+    for got, want in zip(op.launch(*given, **options), reference64(*given, **options), strict=True):
+        assert np.abs(exact(got) - want).max() < 4e-6  # some roundings of values up to 5
 
 
 def test_slices_and_transposes(simulation: Simulation) -> None:

@@ -19,9 +19,13 @@ float first = static_cast<float>(static_cast<T>(qkv[from] + bias[column]));
 float second = static_cast<float>(static_cast<T>(qkv[from + HALF] + bias[column + HALF]));
 
 if (head < HEADS + KV_HEADS) {
-  float angle = float(offset[batch] + position) * frequencies[pair];
-  float c = metal::precise::cos(angle);
-  float s = metal::precise::sin(angle);
+  float at = float(offset[batch] + position), frequency = frequencies[pair];
+  float angle = at * frequency;
+  float rest = metal::fma(at, frequency, -angle) + at * frequencies[HALF + pair];  // what rounding took from it
+  float near = 1.0f - 0.5f * rest * rest;
+  float cosine = metal::precise::cos(angle), sine = metal::precise::sin(angle);
+  float c = cosine * near - sine * rest;
+  float s = sine * near + cosine * rest;
   float turned = first * c - second * s;
   second = first * s + second * c;
   first = turned;
