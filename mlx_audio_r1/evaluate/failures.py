@@ -15,6 +15,7 @@ from mlx_audio_r1.evaluate.results import FULL, REAL, Result
 from mlx_audio_r1.evaluate.scorers import scorer
 from mlx_audio_r1.evaluate.scoring import credit
 from mlx_audio_r1.evaluate.summary import Table
+from mlx_audio_r1.evaluate.summary_parts import resolver
 from mlx_audio_r1.tasks.item import Item
 
 MOST = 10
@@ -40,12 +41,18 @@ def failures(part: Table, most: int = MOST) -> list[Failure]:
     return list(_in_turn(queues))[:most]
 
 
-KINDS = ("control", "budget", "same", "unfinished", "wrong", "unparsed", "error")  # the most telling first
+# the most telling first
+KINDS = ("control", "budget", "same", "unfinished", "wrong", "unparsed", "rule", "error")
+
+
+MISREAD = "right as our resolver reads it, wrong by the official rule"
 
 
 def _found(part: Table, primary: str) -> Iterator[tuple[str, Failure]]:
     one = scorer(primary)
     values = {row.key: credit(one, row.scores[primary]) for row in part.rows if primary in row.scores}
+    second = resolver(part)  # the primary one again where the bench has no other
+    read = {row.key: row.scores[second].value for row in part.rows if primary != second in row.scores}
     parsed = {row.key: row.scores[primary].parsed for row in part.rows if primary in row.scores}
     own: dict[str, list[Result]] = defaultdict(list)
     for result in part.results:
@@ -54,7 +61,8 @@ def _found(part: Table, primary: str) -> Iterator[tuple[str, Failure]]:
         plain = [r for r in results if r.budget == FULL and r.control == REAL and r.key in values]
         wrong = [r for r in plain if values[r.key] == 0.0 or (one.error and values[r.key] < 1.0)]
         if wrong:
-            kind, why = _why(plain, results, wrong, values, parsed)
+            misread = read.get(wrong[0].key) == 1.0
+            kind, why = ("rule", MISREAD) if misread else _why(plain, results, wrong, values, parsed)
             yield kind, Failure(part.items[uid], wrong[0], why)
 
 

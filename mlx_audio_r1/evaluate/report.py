@@ -74,7 +74,8 @@ def _page(run: RunFolder) -> str:
 def _outcome(benches: Summary) -> list[Html]:
     """The number of every bench with its interval, drawn and in a table."""
     rates = {name: (s["value"], s["low"], s["high"]) for name, found in benches.items()
-             if (s := found["scorers"].get(found["primary"])) and s["value"] is not None}  # fmt: skip
+             if (s := found["scorers"].get(found["primary"])) and s["value"] is not None and not s.get("error")
+             }  # fmt: skip
     blocks = [page.grid(*headline(benches))]
     if lacking := plots.missing():
         return [*blocks, page.note(lacking)]

@@ -18,6 +18,7 @@ from mlx_audio_r1.tasks.gold import gold_text
 
 MOST_LINES = 8  # of categories in one plot
 MOST_DRAWN = 24  # values of a group that are drawn
+MOST_SHOWN = 6_000  # characters of a reasoning: half from its beginning, half from its end
 Found = Mapping[str, Any]
 
 
@@ -33,14 +34,15 @@ def sections(name: str, found: Found, part: Table | None) -> list[Section]:
 
 
 def _groups(found: Found) -> list[Html]:
-    own = found["scorers"].get(found["primary"], {"groups": {}})["groups"]
+    primary = found["scorers"].get(found["primary"], {})
+    own, what = primary.get("groups", {}), "errors" if primary.get("error") else "share right"
     blocks: list[Html] = []
     for group, values in own.items():
         known = {value: s for value, s in values.items() if s["value"] is not None}
         rates = {value: (s["value"], s["low"], s["high"]) for value, s in known.items()}
         if 1 < len(rates) <= MOST_DRAWN and not plots.missing():
             said = "; ".join(f"{value} {100 * rate:.1f} %" for value, (rate, _, _) in rates.items())
-            drawn = bars.intervals(rates, f"Accuracy by {group}: {said}", f"share right, by {group}")
+            drawn = bars.intervals(rates, f"{what.capitalize()} by {group}: {said}", f"{what}, by {group}")
             blocks.append(page.tag("div", drawn, class_="across"))
         blocks.append(page.grid(*groups(found, group)))
     return blocks
@@ -106,5 +108,11 @@ def _sample(failure: Failure) -> Sample:
     item, result = failure.item, failure.result
     sounds = [Path(str(sound.source)) for sound in item.sounds if isinstance(sound.source, str | Path)]
     words = [p for message in item.messages() for p in message.parts if isinstance(p, str)]
-    reply = Reply(failure.why, result.thinking, result.answer)
+    reply = Reply(failure.why, _shortened(result.thinking), result.answer)
     return Sample(item.uid, sounds, "\n".join(words), gold_text(item), [reply])
+
+
+def _shortened(thinking: str) -> str:
+    """A reasoning that fits on a page; all of it is in results.jsonl."""
+    left, half = len(thinking) - MOST_SHOWN, MOST_SHOWN // 2
+    return thinking if left <= 0 else f"{thinking[:half]} … ({left:,} characters left out) … {thinking[-half:]}"

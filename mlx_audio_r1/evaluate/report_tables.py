@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from mlx_audio_r1.evaluate.benches import BENCHES, bench
 from mlx_audio_r1.evaluate.meanings import meaning
 from mlx_audio_r1.evaluate.paper import PUBLISHED, TABLE_1, average, band
 from mlx_audio_r1.report.page import DASH
@@ -30,7 +31,7 @@ def result(own: Mapping[str, Any]) -> str:
 
 
 def headline(benches: Mapping[str, Any]) -> Grid:
-    """A line for each bench under its primary scorer."""
+    """A line for each bench under its primary scorer, or the first that was at hand, which is named."""
     return HEAD, [_line(name, found) for name, found in benches.items()]
 
 
@@ -40,10 +41,17 @@ def _line(name: str, found: Mapping[str, Any]) -> list[str]:
     told = DASH if published is None else " to ".join(f"{value:.1f}" for value in dict.fromkeys(published))
     thinking = found.get("thinking_tokens", {}).get("mean")
     return [
-        name, f"{own.get('n', 0):,}", result(own), interval(own), percent(found.get("chance")),
+        _named(name, found), f"{own.get('n', 0):,}", result(own), interval(own), percent(found.get("chance")),
         told, f"{own.get('unparsed', 0):,}", f"{found['unfinished']:,}", f"{found['errors']:,}",
         DASH if thinking is None else f"{thinking:,.0f}",
     ]  # fmt: skip
+
+
+def _named(name: str, found: Mapping[str, Any]) -> str:
+    """The bench, with the scorer where it is not the one that its numbers are known by: nobody has judged."""
+    primary = found["primary"]
+    known = name not in BENCHES or not primary or primary == bench(name).scorers[0]
+    return name if known else f"{name}, by {found['scorers'][primary]['title']}"
 
 
 def scorers(found: Mapping[str, Any]) -> Grid:
@@ -59,7 +67,8 @@ def groups(found: Mapping[str, Any], group: str) -> Grid:
     """The primary scorer's number in each value of a group; without thinking and under controls too."""
     own = found["scorers"][found["primary"]]["groups"].get(group, {})
     beside = _beside(found, group)
-    rows = [[value, f"{s['n']:,}", percent(s["value"]), interval(s), percent(s["chance"]),
+    is_error = found["scorers"][found["primary"]].get("error")
+    rows = [[value, f"{s['n']:,}", result({"error": is_error, **s}), interval(s), percent(s["chance"]),
              *(percent(known.get(value)) for known in beside.values())]
             for value, s in own.items()]  # fmt: skip
     return [group, "n", "right", "95 % interval", "chance", *beside], rows

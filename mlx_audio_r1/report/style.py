@@ -36,7 +36,7 @@ th, td { text-align: left; vertical-align: top; padding: .3rem .75rem .3rem 0;
 .wide { overflow-x: auto; }
 @media screen { .grid td, .grid thead th { white-space: nowrap; } }
 .plots + .wide, .across + .wide, .wide + .wide, .wide + .across { margin-top: 1.25rem; }
-.grid th[scope=row] { font-weight: normal; }
+.grid th[scope=row] { font-weight: normal; overflow-wrap: break-word; min-width: 6.5rem; }
 .tiles { display: grid; grid-template-columns: repeat(4, 1fr); gap: .75rem; margin: 1rem 0; }
 @media (max-width: 44rem) { .tiles { grid-template-columns: 1fr 1fr; } }
 .tiles div { background: var(--raised); border-radius: 6px; padding: .6rem .8rem; }

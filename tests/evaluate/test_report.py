@@ -2,11 +2,12 @@
 
 import json
 import wave
+from dataclasses import replace
 
 import pytest
 
 from mlx_audio_r1.errors import EvaluationError
-from mlx_audio_r1.evaluate.failures import failures
+from mlx_audio_r1.evaluate.failures import MISREAD, failures
 from mlx_audio_r1.evaluate.meanings import GAINS, MEANINGS, meaning
 from mlx_audio_r1.evaluate.paper import PUBLISHED, average, band
 from mlx_audio_r1.evaluate.report import RunFolder, write_report
@@ -160,3 +161,27 @@ def test_a_bench_that_was_never_scored_has_a_line():
     columns, [row] = headline({"x": {"scorers": {}, "primary": "", "unfinished": 0, "errors": 3}})
     assert dict(zip(columns, row, strict=True))["errors"] == "3"
     assert FULL == -1
+
+
+def test_a_right_reply_that_the_official_rule_calls_wrong_is_named_so():
+    part = made([item(0), item(1)], [result(0, "drum"), result(1, WRONG)])  # by the lettered gold, "B. drum"
+    assert {f.item.uid: f.why for f in failures(part)} == {"mmau:0": MISREAD, "mmau:1": "wrong"}
+
+
+def test_another_scorer_than_the_benchmarks_own_is_named():
+    own = {"title": "rule", "n": 4, "value": 0.5, "low": 0.2, "high": 0.8, "left_out": 0, "unparsed": 0}
+    found = {"scorers": {"du.rule": own}, "primary": "du.rule", "unfinished": 0, "errors": 0}
+    assert headline({"step-dialogue": found})[1][0][0] == "step-dialogue, by rule"
+
+
+def test_a_reasoning_that_fills_pages_is_shortened(tmp_path):
+    long = replace(result(0, WRONG), thinking="It begins. " + "It beats. " * 5_000 + "It ends.")
+    html, _ = write_report(write_run(tmp_path / "run", [item(0)], [long]))
+    text = html.read_text()
+    assert "It begins." in text and "It ends." in text and "characters left out" in text and len(text) < 200_000
+
+
+def test_errors_of_groups_are_called_errors():
+    own = {"title": "word error rate", "n": 2, "value": 0.05, "low": 0.0, "high": 0.1, "chance": 0.0}
+    scorer = {**own, "error": True, "groups": {"part": {"clean": own}}}
+    assert groups({"scorers": {"asr.wer": scorer}, "primary": "asr.wer"}, "part")[1][0][2] == "5.0 % errors"
