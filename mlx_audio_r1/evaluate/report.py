@@ -16,7 +16,7 @@ from typing import Any
 from mlx_audio_r1 import __version__
 from mlx_audio_r1.errors import EvaluationError
 from mlx_audio_r1.evaluate import report_bench
-from mlx_audio_r1.evaluate.report_tables import headline, markdown, paper_table
+from mlx_audio_r1.evaluate.report_tables import drawn_interval, headline, markdown, paper_table
 from mlx_audio_r1.evaluate.results import ITEMS, SUMMARY, read_results
 from mlx_audio_r1.evaluate.score_rows import read_scores
 from mlx_audio_r1.evaluate.summary import Table, tables
@@ -73,7 +73,7 @@ def _page(run: RunFolder) -> str:
 
 def _outcome(benches: Summary) -> list[Html]:
     """The number of every bench with its interval, drawn and in a table."""
-    rates = {name: (s["value"], s["low"], s["high"]) for name, found in benches.items()
+    rates = {name: drawn_interval(s) for name, found in benches.items()
              if (s := found["scorers"].get(found["primary"])) and s["value"] is not None and not s.get("error")
              }  # fmt: skip
     blocks = [page.grid(*headline(benches))]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_audio_r1.evaluate.failures import Failure, failures
-from mlx_audio_r1.evaluate.report_tables import extras, groups, scorers
+from mlx_audio_r1.evaluate.report_tables import drawn_interval, extras, groups, scorers
 from mlx_audio_r1.evaluate.summary import Table
 from mlx_audio_r1.report import bars, page, plots
 from mlx_audio_r1.report.page import Html, Section
@@ -39,7 +39,7 @@ def _groups(found: Found) -> list[Html]:
     blocks: list[Html] = []
     for group, values in own.items():
         known = {value: s for value, s in values.items() if s["value"] is not None}
-        rates = {value: (s["value"], s["low"], s["high"]) for value, s in known.items()}
+        rates = {value: drawn_interval(s) for value, s in known.items()}
         if 1 < len(rates) <= MOST_DRAWN and not plots.missing():
             said = "; ".join(f"{value} {100 * rate:.1f} %" for value, (rate, _, _) in rates.items())
             drawn = bars.intervals(rates, f"{what.capitalize()} by {group}: {said}", f"{what}, by {group}")

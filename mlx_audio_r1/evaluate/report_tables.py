@@ -8,6 +8,7 @@ from typing import Any
 from mlx_audio_r1.evaluate.benches import BENCHES, bench
 from mlx_audio_r1.evaluate.meanings import meaning
 from mlx_audio_r1.evaluate.paper import PUBLISHED, TABLE_1, average, band
+from mlx_audio_r1.evaluate.summary_parts import resolver_of
 from mlx_audio_r1.report.page import DASH
 
 Grid = tuple[list[str], list[list[str]]]
@@ -23,6 +24,12 @@ def interval(found: Mapping[str, Any]) -> str:
     if found.get("low") is None:
         return DASH
     return f"{100 * found['low']:.1f} to {100 * found['high']:.1f}"
+
+
+def drawn_interval(found: Mapping[str, Any]) -> tuple[float, float, float]:
+    """(value, low, high); the value alone where no interval is known."""
+    value = found["value"]
+    return (value, value, value) if found["low"] is None else (value, found["low"], found["high"])
 
 
 def result(own: Mapping[str, Any]) -> str:
@@ -176,9 +183,11 @@ def _controls(found: Mapping[str, Any]) -> Grid:
 
 
 def _votes(found: Mapping[str, Any]) -> Grid:
-    rows = [[k, percent(v["pass"]), percent(v["guess"]), percent(v["maj"])]
-            for k, v in found.get("votes", {}).items()]  # fmt: skip
-    return ["samples", "one is right (pass@k)", "by guessing", "the vote is right (maj@k)"], rows
+    votes = found.get("votes") or {}
+    apart = votes and resolver_of([*found["scorers"]]) != found["primary"]
+    rows = [[k, percent(v["pass"]), percent(v["guess"]), percent(v["maj"])] for k, v in votes.items()]
+    agreed = f"the vote is right (maj@k){', by the resolver' if apart else ''}"
+    return ["samples", "one is right (pass@k)", "by guessing", agreed], rows
 
 
 def _grounding(found: Mapping[str, Any]) -> Grid:

@@ -113,12 +113,12 @@ def scored(one: Scorer, by: By, items: Mapping[str, Item]) -> dict[str, Any]:
 
 
 def number(one: Scorer, by: By) -> dict[str, Any]:
-    """n: items counted. left_out: items the official script would not count. unparsed: items of which no sample
-    was understood, those left out for it too. value, low, high: 0-1."""
+    """n: items counted. left_out: items the official script would not count. unparsed: replies that were
+    not understood, those left out for it too. value, low, high: 0-1."""
     counted = {uid: kept for uid, scores in by.items() if (kept := [s for s in scores if s.value is not None])}
-    unparsed = [uid for uid, scores in by.items() if all(map(_unparsed, scores))]
+    unparsed = sum(_unparsed(score) for scores in by.values() for score in scores)
     value, low, high = _interval(one, counted)
-    return {"n": len(counted), "left_out": len(by) - len(counted), "unparsed": len(unparsed),
+    return {"n": len(counted), "left_out": len(by) - len(counted), "unparsed": unparsed,
             "value": value, "low": low, "high": high}  # fmt: skip
 
 
@@ -141,10 +141,11 @@ def _summed(scores: Sequence[Score]) -> Counter[str]:
 
 
 def _of_counts(counts: Sequence[Counter[str]], total: Any) -> Interval:
-    """A number made of sums, and where it lies when items are drawn anew."""
+    """A number made of sums, and where it lies when items are drawn anew: unknown where all are alike."""
     names = sorted({name for own in counts for name in own})
     rows = np.array([[own[name] for name in names] for own in counts])
-    return bootstrap_total(rows, lambda sums: total(dict(zip(names, sums.tolist(), strict=True))))
+    value, low, high = bootstrap_total(rows, lambda sums: total(dict(zip(names, sums.tolist(), strict=True))))
+    return (value, low, high) if low < high else (value, math.nan, math.nan)
 
 
 def _counts(part: Table) -> dict[str, Any]:

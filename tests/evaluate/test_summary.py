@@ -153,3 +153,17 @@ def test_what_is_not_for_a_scorer_to_read_is_not_unparsed():
     found = summary_of(table(items, [result(0, NOTHING), result(1, "three")], ("mcq.resolve", "num.resolve")))
     own = {name: (s["n"], s["left_out"], s["unparsed"]) for name, s in found["scorers"].items()}
     assert own == {"mcq.resolve": (1, 1, 1), "num.resolve": (1, 1, 0)}
+
+
+def test_an_interval_is_not_made_of_items_that_are_all_alike():
+    turns = (Turn("user", ("?",)),)
+    items = [Item(f"asr:{i}", turns, Wording(("good day",)), bench="asr") for i in range(3)]
+    found = summary_of(table(items, [result(i, "good day", bench="asr") for i in range(3)], ("asr.mer",)))
+    own = found["scorers"]["asr.mer"]
+    assert own["value"] == 0.0 and np.isnan([own["low"], own["high"]]).all()
+
+
+def test_unparsed_counts_replies_as_unfinished_and_errors_do():
+    said = [RIGHT, NOTHING, "", "Hm?"]
+    part = table([item(0)], [result(0, answer, sample=k) for k, answer in enumerate(said)])
+    assert summary_of(part)["scorers"]["mcq.resolve"]["unparsed"] == 3
