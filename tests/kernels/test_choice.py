@@ -293,3 +293,23 @@ def test_the_first_call_may_be_in_a_function_being_compiled_or_differentiated(
 def test_every_op_has_its_metal_and_its_reference() -> None:
     for name, op in OPS.items():
         assert op.name == name and callable(op.reference) and callable(op.launch) and callable(op.fits)
+
+
+def test_no_memory_to_measure_in_leaves_the_plain_operations(simulation: Simulation, tmp_path: Path) -> None:
+    calls = 0
+
+    def launch(x: mx.array) -> mx.array:
+        nonlocal calls
+        calls += 1
+        if calls > 3:  # the trial is over, the measuring has begun
+            raise RuntimeError("[metal::malloc] Attempting to allocate more than there is")
+        return 2 * x
+
+    op = register(Op("large", lambda x: 2 * x, launch, lambda x: True, lambda x: 2 * x.nbytes))
+    try:
+        with configured("auto", tmp_path / "kernels.json"):
+            assert mx.array_equal(op(X), 2 * X) and mx.array_equal(op(X), 2 * X)
+            assert calls == 4
+        assert not (tmp_path / "kernels.json").exists()
+    finally:
+        del OPS["large"]
