@@ -77,7 +77,8 @@ def _quant(
 
     seed = settings.pop("seed", 0)
     running = Running(own["samples"], seed, settings, max_rows=own["max_rows"], grounding="off")
-    work = Work(benches, running, Choosing(own["limit"], seed=seed), ImportOptions(own["per_task"], seed=seed))
+    options = ImportOptions(per_task=own["per_task"], seed=seed)
+    work = Work(benches, running, Choosing(own["limit"], seed=seed), options)
     checkpoints = [Checkpoint(*_named(given)) for given in models]
     watch = Watch(1, shown=not own["no_progress"])
     try:

@@ -19,10 +19,10 @@ SCORER = "self.denial"
 
 def of_hearing(part: Table) -> dict[str, Any]:
     """answer and thinking: [rate, low, high] over all replies to the true sounds; by: the same by sound and
-    language; {} for a bench that does not ask. Rates are over replies; an error is none."""
+    language; {} for a bench that does not ask. Rates are over replies that end; an error is none."""
     if SCORER not in part.scorers:
         return {}
-    replies = [r for r in part.plain() if not r.error]
+    replies = [r for r in part.plain() if r.reply.closed]
     groups: dict[str, list[Result]] = defaultdict(list)
     for reply in replies:
         for group, value in part.items[reply.uid].groups.items():

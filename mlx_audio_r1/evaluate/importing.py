@@ -40,7 +40,7 @@ from mlx_audio_r1.tasks.item_files import item_to_json
 Telling = Callable[[int], None]  # questions read
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ImportOptions:
     """allow_missing: leave items out whose sound is missing or unreadable. check_audio: decode every sound
     whole. per_task and seed: of a benchmark that is made on the spot."""

@@ -34,7 +34,8 @@ def drawn_interval(found: Mapping[str, Any]) -> tuple[float, float, float]:
 
 def result(own: Mapping[str, Any]) -> str:
     """A scorer's number; that of errors says so."""
-    return percent(own.get("value")) + (" errors" if own.get("error") else "")
+    known = own.get("value") is not None and own.get("error")
+    return percent(own.get("value")) + (" errors" if known else "")
 
 
 def headline(benches: Mapping[str, Any]) -> Grid:

@@ -4,13 +4,15 @@ import json
 
 import mlx.nn as nn
 import pytest
+from click.testing import CliRunner
 
 from mlx_audio_r1 import load
+from mlx_audio_r1.cli.main import cli
 from mlx_audio_r1.errors import EvaluationError
 from mlx_audio_r1.evaluate.choosing import Choosing
 from mlx_audio_r1.evaluate.importing import ImportOptions
 from mlx_audio_r1.evaluate.quant import DISTRIBUTIONS, DIVERGENCES, MARKDOWN, TABLE, Checkpoint, Work, quant
-from mlx_audio_r1.evaluate.results import RESULTS
+from mlx_audio_r1.evaluate.results import ITEMS, RESULTS
 from mlx_audio_r1.evaluate.run import Running
 
 WORK = Work(("acoustic-world",), Running(grounding="off"), Choosing(limit=6), ImportOptions(per_task=1))
@@ -74,3 +76,10 @@ def test_names_must_differ(tmp_path, given):
     with pytest.raises(EvaluationError, match="two or more, each with a name of its own"):
         quant(given, WORK, tmp_path, open_model)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_command_asks_as_many_of_each_task_as_it_is_told(tmp_path):
+    given = "eval quant acoustic-world --per-task 1 --max-tokens 4 --model a=nano --model b=nano --no-progress -o"
+    done = CliRunner().invoke(cli, [*given.split(), str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert len((tmp_path / "a" / ITEMS).read_text().splitlines()) == 16  # of 16 tasks
