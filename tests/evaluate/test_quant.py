@@ -79,7 +79,7 @@ def test_names_must_differ(tmp_path, given):
 
 
 def test_the_command_asks_as_many_of_each_task_as_it_is_told(tmp_path):
-    given = "eval quant acoustic-world --per-task 1 --max-tokens 4 --model a=nano --model b=nano --no-progress -o"
+    given = "eval quant acoustic-world --per-task 1 --max-tokens 4 --model a=nano --model b=nano -o"
     done = CliRunner().invoke(cli, [*given.split(), str(tmp_path)])
     assert done.exit_code == 0, done.output
     assert len((tmp_path / "a" / ITEMS).read_text().splitlines()) == 16  # of 16 tasks
