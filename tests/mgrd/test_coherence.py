@@ -10,7 +10,7 @@ from mlx_audio_r1.mgrd.coherence import RULES, CoherenceLimits, coherence_scores
 from mlx_audio_r1.mgrd.loops import repeated_runs, repeated_sentences, words_of
 from mlx_audio_r1.tasks.acoustic.questions import make_question
 from mlx_audio_r1.tasks.acoustic.world import make_clip
-from mlx_audio_r1.tasks.acoustic_world import _target, world_tasks
+from mlx_audio_r1.tasks.acoustic_world import target_of, world_tasks
 from mlx_audio_r1.tasks.boolean import Boolean
 from mlx_audio_r1.tasks.choice import Choice
 from mlx_audio_r1.tasks.item import Item
@@ -58,7 +58,7 @@ def _questions():
                     question = make_question(truth, seed, task, choice=choice)
                 except ValueError:
                     continue
-                yield question, Item("uid", (), _target(task, question))
+                yield question, Item("uid", (), target_of(task, question))
 
 
 def test_what_the_embedded_model_is_taught_is_coherent_and_with_another_option_it_is_not():
