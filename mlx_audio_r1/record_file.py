@@ -34,7 +34,8 @@ class RecordFile(Generic[R]):
 
     def __init__(
         self, path: Path, head: Mapping[str, Any], read: Callable[[Mapping[str, Any]], R],
-        differs: Callable[[Mapping[str, Any], Mapping[str, Any]], str], error: type[AudioR1Error] = TrainingError,
+        differs: Callable[[Mapping[str, Any], Mapping[str, Any]], str],
+        error: type[AudioR1Error] = TrainingError,
     ):  # fmt: skip
         self.path, self._head, self._record, self._differs, self._error = path, head, read, differs, error
         self.found: dict[Hashable, R] = {}

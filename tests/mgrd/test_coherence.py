@@ -58,7 +58,7 @@ def _questions():
                     question = make_question(truth, seed, task, choice=choice)
                 except ValueError:
                     continue
-                yield question, Item("uid", (), target_of(task, question))
+                yield question, Item("uid", (), target_of(question))
 
 
 def test_what_the_embedded_model_is_taught_is_coherent_and_with_another_option_it_is_not():
