@@ -60,7 +60,6 @@ BENCH = Bench(
     read=read,
     profiles=(step_profile("wildspeech", order=(AUDIO,)),),
     scorers=("wildspeech.judge",),
-    expected={"": {"": 1100}},
     judge="gpt-4o-mini",
     license="CC-BY-4.0, parts of WildChat under its own",
     predictions=_predictions,
