@@ -187,6 +187,7 @@ def test_the_order_of_lanes_and_groups_changes_no_bit(simulation: Simulation) ->
 def test_limits_of_threads_and_threadgroup_memory(simulation: Simulation) -> None:
     with options(max_threads=256, threadgroup_bytes=8192):
         holds(case([9], 9, mx.float32, None, rows=9, length=8))
+    assert [launch.kernel for launch in simulation.launches] == [EXACT, EXACT, MERGE]
 
 
 @off_metal

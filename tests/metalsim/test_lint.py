@@ -22,6 +22,7 @@ BODY = """
     q[lane] = simd_sum(p[lane]);
 """
 FIRST = "p[lane] = r[0];"
+SUMS = mx.full((32,), 32.0)  # of BODY, over ones
 
 REFUSED = {
     "a device pointer in a threadgroup pointer": ("float* p = shared", "float* p = out"),
@@ -58,10 +59,10 @@ HEADERS = {
 }
 
 
-def launch(body: str, header: str = "") -> None:
+def launch(body: str, header: str = "") -> mx.array:
     built = metal_kernel(name="lint", input_names=["x"], output_names=["out"], source=body, header=header)
-    built(inputs=[mx.zeros((32,))], template=[("N", 3)], grid=(32, 1, 1), threadgroup=(32, 1, 1),
-          output_shapes=[(32,)], output_dtypes=[mx.float32])
+    return built(inputs=[mx.ones((32,))], template=[("N", 3)], grid=(32, 1, 1), threadgroup=(32, 1, 1),
+                 output_shapes=[(32,)], output_dtypes=[mx.float32])[0]
 
 
 @pytest.mark.parametrize("edit", REFUSED.values(), ids=REFUSED)
@@ -81,13 +82,14 @@ def test_is_refused_in_a_header(header: str) -> None:
 
 
 def test_what_is_right_is_let_through() -> None:
-    launch(BODY)
-    launch(BODY, "template <typename T> inline T first(const device T* p) { return p[0]; }\n")
+    assert mx.array_equal(launch(BODY), SUMS)
+    helper = "template <typename T> inline T first(const device T* p) { return p[0]; }\n"
+    assert mx.array_equal(launch(BODY, helper), SUMS)
 
 
 def test_matrices_with_their_header_are_let_through() -> None:
-    launch(BODY.replace(FIRST, f"simdgroup_float8x8 m = simdgroup_float8x8(0.0f); {FIRST}"),
-           "#include <metal_simdgroup_matrix>\n")
+    matrix = BODY.replace(FIRST, f"simdgroup_float8x8 m = simdgroup_float8x8(0.0f); {FIRST}")
+    assert mx.array_equal(launch(matrix, "#include <metal_simdgroup_matrix>\n"), SUMS)
 
 
 def test_float_becomes_half_silently_and_bfloat_by_a_cast() -> None:
