@@ -105,6 +105,7 @@ def judge_replies(
 
     words: by scorer, where a file of the authors' was given. Raises JudgeError, DiskError.
     """
+    open_judge(config, folder, api_key)  # a judge that nobody is, is said even where nothing is to be judged
     cases = [case for result in results for case in _cases(result, items, words or {})]
     total, done = sum(len(case.prompts) * case.scorer.raters for case in cases), 0
     for group in _groups(cases):

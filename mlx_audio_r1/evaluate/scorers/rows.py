@@ -7,13 +7,12 @@ gold. The surprise: a raw choice may be a number, and an official script then co
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
 from typing import Any
 
-from mlx_audio_r1.tasks.boolean import Boolean
-from mlx_audio_r1.tasks.choice import Choice
+from mlx_audio_r1.tasks.gold import gold_text as told_to_people
+from mlx_audio_r1.tasks.gold import shown
 from mlx_audio_r1.tasks.item import Item
-from mlx_audio_r1.tasks.label import Label
+from mlx_audio_r1.tasks.judged import Judged
 from mlx_audio_r1.tasks.number import Quantity
 from mlx_audio_r1.tasks.wording import Wording
 
@@ -30,27 +29,16 @@ def raw_answer(item: Item) -> Any:
 
 
 def gold_text(item: Item) -> str:
-    """The right answer of the target, "" where none can be written down."""
+    """The right answer of the target, of numbers without their unit, "" where none can be written down."""
     target = item.target
-    if isinstance(target, Choice):
-        return target.gold_text
-    if isinstance(target, Label):
-        return target.gold
-    if isinstance(target, Boolean):
-        return "yes" if target.gold else "no"
     if isinstance(target, Quantity):
         return shown(target.value)
-    return target.references[0] if isinstance(target, Wording) and target.references else ""
+    if isinstance(target, Wording | Judged):
+        return target.references[0] if isinstance(target, Wording) and target.references else ""
+    return told_to_people(item)
 
 
 def references(item: Item) -> tuple[str, ...]:
     """All texts that are right, at least one."""
     found = item.extra.get("references") or getattr(item.target, "references", ()) or (raw_answer(item),)
     return (found,) if isinstance(found, str) else tuple(str(text) for text in found)
-
-
-def shown(value: Fraction) -> str:
-    """ "7", "3.5"; a fraction that no decimal ends as "1/3"."""
-    if value.denominator == 1:
-        return str(value.numerator)
-    return str(float(value)) if Fraction(str(float(value))) == value else str(value)
