@@ -73,13 +73,16 @@ def _quant(
     from mlx_audio_r1.evaluate.choosing import Choosing
     from mlx_audio_r1.evaluate.importing import ImportOptions
     from mlx_audio_r1.evaluate.quant import Checkpoint, Work, quant
-    from mlx_audio_r1.evaluate.run import Running
+    from mlx_audio_r1.evaluate.running import Running
+    from mlx_audio_r1.hub import locate
 
     seed = settings.pop("seed", 0)
     running = Running(own["samples"], seed, settings, max_rows=own["max_rows"], grounding="off")
     options = ImportOptions(per_task=own["per_task"], seed=seed)
     work = Work(benches, running, Choosing(own["limit"], seed=seed), options)
     checkpoints = [Checkpoint(*_named(given)) for given in models]
+    for one in checkpoints:
+        locate(one.model)  # all are there, before hours go into the first
     watch = Watch(1, shown=not own["no_progress"])
     try:
         return quant(checkpoints, work, out, _load, lambda name: lambda what, done, total: watch.counting(

@@ -83,3 +83,11 @@ def test_the_command_asks_as_many_of_each_task_as_it_is_told(tmp_path):
     done = CliRunner().invoke(cli, [*given.split(), str(tmp_path)])
     assert done.exit_code == 0, done.output
     assert len((tmp_path / "a" / ITEMS).read_text().splitlines()) == 16  # of 16 tasks
+
+
+def test_a_checkpoint_that_is_not_there_is_said_before_the_first_is_asked(tmp_path):
+    out = tmp_path / "q"
+    asked = ["eval", "quant", "acoustic-world", "--model", "nano", "--model", "b=gone", "-o", str(out)]
+    run = CliRunner().invoke(cli, asked)
+    assert run.exit_code == 1 and not out.exists()
+    assert run.stderr == "Error: gone: no such folder; give a checkpoint folder or owner/name\n"
